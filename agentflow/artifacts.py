@@ -1,0 +1,45 @@
+"""Large payloads by reference: the claim check of architecture, section 3.1.
+
+A payload above 128 KiB is put into the object store under the hash of its bytes before the envelope that refers to it
+is sealed; whoever reads the envelope fetches it and compares the hash.
+"""
+
+import msgspec
+
+from agentflow.envelope import MAX_INLINE_PAYLOAD, Envelope, claim_for, claim_in, encode_payload, sha256_hex
+from agentflow.errors import EvidenceError
+from agentflow.mesh.transport import Objects
+from agentflow.payloads import Payload
+from agentflow.schemas import decode_payload
+
+MAX_ARTIFACT = 64 * 1024 * 1024
+"""Bytes one artifact may have."""
+
+
+async def check_in(objects: Objects, payload: Payload) -> msgspec.Raw:
+    """The bytes to seal: the payload's own, or a claim check's after the payload was stored."""
+    data = encode_payload(payload)
+    if len(data) <= MAX_INLINE_PAYLOAD:
+        return msgspec.Raw(data)
+    claim = claim_for(data)
+    await objects.put(claim.artifact, data)
+    return msgspec.Raw(encode_payload(claim))
+
+
+async def check_out(objects: Objects, envelope: Envelope) -> Payload:
+    """The typed payload of an envelope, fetched and compared with its hash when it is a claim check.
+
+    Raises `SchemaError` for a payload that breaks its schema, `NotStored` for an artifact that is gone, and
+    `EvidenceError` for one whose bytes are not the ones sealed.
+    """
+    claim = claim_in(envelope.payload)
+    if claim is None:
+        return decode_payload(envelope.schema, envelope.payload)
+    data = await objects.get(claim.artifact)
+    if sha256_hex(data) != claim.sha256:
+        raise EvidenceError(
+            f"artifact {claim.artifact} of envelope {envelope.id} is not what was sealed",
+            code="artifact.altered",
+            artifact=claim.artifact,
+        )
+    return decode_payload(envelope.schema, data)

@@ -1,0 +1,151 @@
+"""Storing sealed envelopes so that the outcome is known (architecture, section 4).
+
+One attempt of `Transport.publish` can end unknown; `store` turns it into one of two answers by repeating the same bytes
+and reading back. Without an expected sequence the server's duplicate window helps (`Nats-Msg-Id` is the envelope's
+hash); with one the subject's last message tells. A conflict alone does not mean that someone else won.
+"""
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+from agentflow.envelope import Sealed, stored_hash, traceparent, unseal
+from agentflow.errors import (
+    AgentflowError,
+    Conflict,
+    EnvelopeError,
+    NondeterminismError,
+    OutcomeUnknown,
+    PublishFailed,
+    Unreachable,
+)
+from agentflow.mesh.transport import Message, Stored, Transport
+from agentflow.subjects import stream_of
+
+ATTEMPT_TIMEOUT = 2.0
+"""Seconds one attempt waits for the acknowledgement."""
+
+PATIENCE = 30.0
+"""Seconds until `store` gives up with `OutcomeUnknown` or `Unreachable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """What is stored at the place an envelope was meant for: the envelope itself, or an earlier attempt's."""
+
+    stored: Stored
+    sealed: Sealed
+    adopted: bool
+
+
+async def store(
+    transport: Transport,
+    sealed: Sealed,
+    *,
+    expect: int | None = None,
+    headers: dict[str, str] | None = None,
+    patience: float = PATIENCE,
+) -> Stored:
+    """Store an envelope on its own subject and return only when it is known to be there.
+
+    Raises `Conflict` (field `stored`: the message that is there instead), `PublishFailed`, or, when `patience` seconds
+    were not enough, `OutcomeUnknown` or `Unreachable`. Repeating the call with the same envelope is always safe.
+    """
+    stream, loop = stream_of(sealed.envelope.subject), asyncio.get_running_loop()
+    deadline, pause = loop.time() + patience, 0.05
+    while True:
+        try:
+            return await _attempt(transport, sealed, stream, expect, headers)
+        except (OutcomeUnknown, Unreachable):
+            if loop.time() >= deadline:
+                raise
+        await asyncio.sleep(pause * (0.5 + random.random()))  # jitter between processes, not a decision
+        pause = min(pause * 2, 1.0)
+
+
+async def _attempt(
+    transport: Transport, sealed: Sealed, stream: str, expect: int | None, headers: dict[str, str] | None
+) -> Stored:
+    subject = sealed.envelope.subject
+    try:
+        stored = await transport.publish(
+            subject,
+            sealed.body,
+            stream=stream,
+            headers={"traceparent": traceparent(sealed.envelope), **(headers or {})},
+            msg_id=sealed.hash if expect is None else None,
+            expect=expect,
+            timeout=ATTEMPT_TIMEOUT,
+        )
+    except (Conflict, OutcomeUnknown) as error:
+        if expect is None:
+            raise
+        return await _read_back(transport, sealed, stream, expect, error)
+    if stored.duplicate:
+        there = await transport.get(stream, stored.seq)
+        if there is None or there.body != sealed.body:
+            raise PublishFailed(
+                f"the server holds another message under the id of {subject}", code="mesh.id_taken", subject=subject
+            )
+    return stored
+
+
+async def _read_back(
+    transport: Transport, sealed: Sealed, stream: str, expect: int, error: AgentflowError
+) -> Stored:
+    """Find out what a conflict or a silence means: ours, nobody's, or someone else's."""
+    subject = sealed.envelope.subject
+    there = await transport.last(stream, subject)
+    if there is not None and there.body == sealed.body:
+        return Stored(stream, there.seq, duplicate=True)
+    if (there.seq if there else 0) == expect:
+        raise OutcomeUnknown(f"no answer about {subject}, and it is not stored yet", subject=subject) from error
+    raise Conflict(
+        f"{subject} already holds another message (sequence {there.seq if there else 0}, expected {expect})",
+        subject=subject,
+        stored=there,
+        expect=expect,
+    ) from error
+
+
+async def store_once(transport: Transport, sealed: Sealed, *, patience: float = PATIENCE) -> Landing:
+    """Store an envelope on a subject that holds one message for ever, or adopt the one that is there.
+
+    Adopted is an earlier attempt's envelope with the same id, causes and payload. The same id with another payload
+    raises `NondeterminismError`; anything else under the subject raises `Conflict`.
+    """
+    try:
+        stored = await store(transport, sealed, expect=0, patience=patience)
+    except Conflict as conflict:
+        there = conflict.fields["stored"]
+        if not isinstance(there, Message):
+            raise
+        return Landing(Stored(there.stream, there.seq, duplicate=True), adopt(sealed, there, conflict), adopted=True)
+    return Landing(stored, sealed, adopted=stored.duplicate)
+
+
+def adopt(mine: Sealed, there: Message, conflict: Conflict) -> Sealed:
+    """The stored envelope, if it is an earlier attempt at `mine`; raises otherwise."""
+    try:
+        theirs = unseal(there.body, there.subject)
+    except EnvelopeError:
+        raise conflict from None
+    if theirs.envelope.id != mine.envelope.id or theirs.envelope.causes[:1] != mine.envelope.causes[:1]:
+        raise conflict
+    same = (
+        theirs.envelope.schema == mine.envelope.schema
+        and bytes(theirs.envelope.payload) == bytes(mine.envelope.payload)
+    )
+    if not same:
+        raise NondeterminismError(
+            f"{mine.envelope.subject} was {theirs.envelope.schema} before and differs now",
+            subject=mine.envelope.subject,
+            before=bytes(theirs.envelope.payload)[:2000].decode(errors="replace"),
+            now=bytes(mine.envelope.payload)[:2000].decode(errors="replace"),
+        )
+    return theirs
+
+
+def is_sealed(message: Message) -> bool:
+    """Whether a stored message claims to be an envelope (it may still fail to verify)."""
+    return stored_hash(message.body) is not None

@@ -1,0 +1,341 @@
+"""The payloads of every message, with the name and version of their schemas.
+
+A payload is a frozen msgspec struct; `SCHEMAS` maps `name/version` to the struct and to the message type it travels as.
+A member is added only with a default; anything else is a new version. Unknown members and unknown versions are refused.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from agentflow.envelope import MessageType
+from agentflow.errors import Blame
+
+
+class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all payloads: frozen, and closed against members it does not know."""
+
+
+# --- what clients send to a run ------------------------------------------------------------------------------------
+
+
+class GoalSubmitted(Payload):
+    """Start a run: `goal` is a definition's `name` (latest) or `name@version`."""
+
+    goal: str
+    input: dict[str, Any] = {}
+
+
+class RunSignalled(Payload):
+    """An outside event for a run."""
+
+    name: str
+    data: dict[str, Any] = {}
+
+
+class CancelRequested(Payload):
+    """Stop a run: nothing new starts."""
+
+    reason: str = ""
+
+
+# --- steps and tools -----------------------------------------------------------------------------------------------
+
+
+class Failure(Payload):
+    """Why a step, a tool call or a run failed."""
+
+    code: str
+    """Stable, such as `step.timeout`."""
+    type: str
+    """The error's class, for people."""
+    message: str
+    blame: Blame
+    retryable: bool = True
+    """Whether trying the same again can help."""
+
+
+class StepRequested(Payload):
+    """The planner asks an agent to do one step."""
+
+    workflow: str
+    """`name@version` of the definition."""
+    state: str
+    attempt: int
+    """From 1."""
+    input: dict[str, Any]
+    deadline: str
+    """RFC 3339; what is done later may be ignored."""
+
+
+class StepCompleted(Payload):
+    """A step's output."""
+
+    output: Any
+
+
+class StepFailed(Payload):
+    """A step's failure."""
+
+    error: Failure
+
+
+class ToolRequested(Payload):
+    """One call of one tool; the envelope's id is the call id."""
+
+    tool: str
+    input: dict[str, Any]
+    deadline: str
+    workflow: str = ""
+    """`name@version` of the definition, when a run's state is the caller."""
+    state: str = ""
+    attempt: int = 1
+
+
+class ToolCompleted(Payload):
+    """A tool's output, after it was validated against the tool's output schema."""
+
+    output: Any
+
+
+class ToolFailed(Payload):
+    """A tool call that was refused, failed, or whose outcome nobody knows (`effect.outcome_unknown`)."""
+
+    error: Failure
+
+
+# --- the audit of one tool call: the effect ledger -----------------------------------------------------------------
+
+
+class Usage(Payload):
+    """What one execution used."""
+
+    wall_ms: float
+    cpu_ms: float = 0.0
+    max_rss_kib: int = 0
+    output_bytes: int = 0
+
+
+class AuditIntent(Payload):
+    """Written before the effect: what will be done, under which limits, and until when it may still happen."""
+
+    tool: str
+    tool_version: str
+    effect: str
+    principal: str
+    """Who asked: an agent id, or `workflow:<name>`."""
+    input_sha256: str
+    profile_sha256: str
+    execution: int
+    """Which execution of this call this is, from 1."""
+    expires: str
+    """RFC 3339; the sandbox ends itself by then, so a later observer may trust the tool's own check."""
+
+
+class AuditOutcome(Payload):
+    """Written after: what came of it."""
+
+    tool: str
+    status: Literal["completed", "failed", "refused", "unknown"]
+    input_sha256: str
+    output_sha256: str = ""
+    exit_code: int | None = None
+    usage: Usage | None = None
+    error: Failure | None = None
+    result: dict[str, Any] = {}
+    """The payload the caller is given (`output` or `error`), so that a lost result can be sent again."""
+
+
+class AuditReconciled(Payload):
+    """Found with an intent and no outcome: what the tool's own check says happened."""
+
+    tool: str
+    happened: bool | None
+    """None when the check could not tell."""
+    detail: str = ""
+    result: dict[str, Any] = {}
+
+
+# --- the planner's decisions ---------------------------------------------------------------------------------------
+
+
+class Consumed(Payload):
+    """An input a decision is about."""
+
+    id: str
+    hash: str
+    schema: str
+    subject: str
+    seq: int
+    """Stream sequence it was read at: a hint for readers, never an identity."""
+
+
+class Evaluated(Payload):
+    """One condition that was evaluated, and what it read."""
+
+    expression: str
+    result: bool
+    to: str
+    values: dict[str, Any] = {}
+
+
+class Command(Payload):
+    """A message a decision sends; the message itself is a pure function of the decision and what it rests on."""
+
+    id: str
+    subject: str
+    schema: str
+    payload_sha256: str
+
+
+class TimerSet(Payload):
+    """The run's one timer."""
+
+    id: str
+    payload_sha256: str
+    due: str
+
+
+class DefinitionRef(Payload):
+    """The exact definition a run keeps to."""
+
+    name: str
+    version: str
+    sha256: str
+    planner: str
+    engine: str
+    """Condition engine and version."""
+
+
+class Decision(Payload, kw_only=True):
+    """What a planner decided about one or more inputs: the delta only."""
+
+    consumed: tuple[Consumed, ...]
+    state: str = ""
+    """Where the run stands now."""
+    previous: str = ""
+    """Where it stood."""
+    reason: str = ""
+    """Why, in one stable word or phrase: `started`, `transition`, `retry`, `on_error`, `timer`, `signal` …"""
+    attempt: int = 0
+    conditions: tuple[Evaluated, ...] = ()
+    commands: tuple[Command, ...] = ()
+    timer: TimerSet | None = None
+    retry_at: str = ""
+    """RFC 3339; a failed step is tried again then."""
+    error: Failure | None = None
+
+
+class GoalAccepted(Decision, kw_only=True):
+    """A run exists now; the first decision of its chain."""
+
+    definition: DefinitionRef
+    seed: str
+    """Hex; every random draw of the run comes from it."""
+
+
+class RunAdvanced(Decision):
+    """The run moved, waits for a retry, or took note of a signal."""
+
+
+class RunCompleted(Decision, kw_only=True):
+    """The run ended in a final state."""
+
+    output: Any = None
+
+
+class RunFailed(Decision):
+    """The run ended without reaching a final state; `error` says why."""
+
+
+class RunCancelled(Decision):
+    """The run ended because somebody asked."""
+
+
+class GoalRejected(Payload):
+    """No run exists under this id, and this goal starts none. Terminal."""
+
+    consumed: tuple[Consumed, ...]
+    code: str
+    message: str
+    found: str = ""
+    allowed: str = ""
+
+
+class InputRejected(Payload):
+    """An input the run does not take. Not terminal: the run goes on, or stays ended."""
+
+    consumed: tuple[Consumed, ...]
+    code: str
+    message: str
+    found: str = ""
+    allowed: str = ""
+
+
+class TimerDue(Payload):
+    """A timer of a run; it counts only while the run's history lists its id and payload hash."""
+
+    due: str
+    state: str
+
+
+# --- the mesh's own ------------------------------------------------------------------------------------------------
+
+
+class DeadLetter(Payload):
+    """A message a consumer gave up, with its bytes."""
+
+    stream: str
+    consumer: str
+    seq: int
+    subject: str
+    deliveries: int
+    code: str
+    reason: str
+    body_base64: str
+
+
+class Lifecycle(Payload):
+    """A service or an agent changed its lifecycle state."""
+
+    component: str
+    incarnation: str
+    state: Literal["started", "stopped", "failed"]
+    detail: str = ""
+
+
+TERMINAL = frozenset({"run.completed/1", "run.failed/1", "run.cancelled/1", "goal.rejected/1"})
+"""Schemas after which nothing moves the run any more."""
+
+SCHEMAS: dict[str, tuple[type[Payload], MessageType]] = {
+    "goal.submitted/1": (GoalSubmitted, "request"),
+    "run.signalled/1": (RunSignalled, "control"),
+    "run.cancel_requested/1": (CancelRequested, "control"),
+    "step.requested/1": (StepRequested, "request"),
+    "step.completed/1": (StepCompleted, "response"),
+    "step.failed/1": (StepFailed, "response"),
+    "tool.requested/1": (ToolRequested, "request"),
+    "tool.completed/1": (ToolCompleted, "response"),
+    "tool.failed/1": (ToolFailed, "response"),
+    "tool.intent/1": (AuditIntent, "event"),
+    "tool.outcome/1": (AuditOutcome, "event"),
+    "tool.reconciled/1": (AuditReconciled, "event"),
+    "goal.accepted/1": (GoalAccepted, "event"),
+    "run.advanced/1": (RunAdvanced, "event"),
+    "run.completed/1": (RunCompleted, "response"),
+    "run.failed/1": (RunFailed, "response"),
+    "run.cancelled/1": (RunCancelled, "response"),
+    "goal.rejected/1": (GoalRejected, "response"),
+    "input.rejected/1": (InputRejected, "response"),
+    "timer.due/1": (TimerDue, "control"),
+    "message.dead/1": (DeadLetter, "event"),
+    "component.lifecycle/1": (Lifecycle, "event"),
+}
+"""Every schema there is: its struct and the message type it travels as."""
+
+_NAMES: dict[type[Payload], str] = {struct: name for name, (struct, _) in SCHEMAS.items()}
+
+
+def schema_of(payload: Payload) -> str:
+    """The schema name of a payload."""
+    return _NAMES[type(payload)]

@@ -1,0 +1,86 @@
+"""What is declared and what is alive: keys and values of the buckets `AF_CONFIG` and `AF_REGISTRY`.
+
+Declared (`AF_CONFIG`, kept): `agent.<id>`, `tool.<id>` and `workflow.<name>.<version>`. Alive (`AF_REGISTRY`, refreshed
+by heartbeats, gone three heartbeats after the last): `<kind>.<id>.<incarnation>`.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+CONFIG = "AF_CONFIG"
+REGISTRY = "AF_REGISTRY"
+STATE = "AF_STATE"
+BREAKERS = "AF_BREAKERS"
+ARTIFACTS = "AF_ARTIFACTS"
+
+Effect = Literal["pure", "idempotent", "compensable", "irreversible"]
+"""What repeating a call does; decides what recovery may do (architecture, section 4)."""
+
+
+class AgentDeclaration(msgspec.Struct, frozen=True):
+    """An agent that exists, alive or not."""
+
+    id: str
+    description: str = ""
+    concurrency: int = 8
+
+
+class ToolDeclaration(msgspec.Struct, frozen=True):
+    """A tool that exists: what callers and planners need to know."""
+
+    id: str
+    name: str
+    version: str
+    description: str
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    permissions: tuple[str, ...]
+    effect: Effect
+    timeout: float
+    """Seconds."""
+    cost: float = 0.0
+    """Dollars a call."""
+
+
+class WorkflowDeclaration(msgspec.Struct, frozen=True):
+    """A definition that was applied; its bytes are the artifact `sha256-<sha256>`."""
+
+    name: str
+    version: str
+    planner: str
+    sha256: str
+    applied: str
+    """RFC 3339."""
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """A process that is alive and hosts something."""
+
+    kind: Literal["agent", "tool", "planner", "executor", "runtime", "detector"]
+    id: str
+    incarnation: str
+    started: str
+    pid: int
+    host: str
+    detail: dict[str, Any] = {}
+
+
+def agent_key(agent_id: str) -> str:
+    """Key of an agent's declaration in `AF_CONFIG`."""
+    return f"agent.{agent_id}"
+
+
+def tool_key(tool_id: str) -> str:
+    """Key of a tool's declaration in `AF_CONFIG`."""
+    return f"tool.{tool_id}"
+
+
+def workflow_key(name: str, version: str) -> str:
+    """Key of a definition in `AF_CONFIG`."""
+    return f"workflow.{name}.{version}"
+
+
+def alive_key(kind: str, id: str, incarnation: str) -> str:
+    """Key of a live process in `AF_REGISTRY`."""
+    return f"{kind}.{id}.{incarnation}"

@@ -1,0 +1,154 @@
+"""The shell every service process shares: connect, present itself, run, drain on SIGTERM, exit 0.
+
+`run` is called by a service's `__main__` with a body that does the work until its stop event is set. A connection that
+closed for good ends the process with an error: a supervisor starts it again, and what it had in hand is redelivered.
+"""
+
+import asyncio
+import contextlib
+import os
+import platform
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from agentflow import crash, logs
+from agentflow.clock import Clock, SystemClock, format_time
+from agentflow.errors import AgentflowError, MeshError
+from agentflow.ids import new_id
+from agentflow.mesh.connect import connect
+from agentflow.mesh.transport import ServiceSpec, Transport
+from agentflow.registry import REGISTRY, Heartbeat, alive_key
+from agentflow.settings import ServiceSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """One life of one service process."""
+
+    service: str
+    id: str
+    started: datetime
+
+
+@dataclass(slots=True)
+class Host:
+    """What a service's body gets: the mesh, its identity, and the word to stop."""
+
+    transport: Transport
+    incarnation: Incarnation
+    settings: ServiceSettings
+    clock: Clock
+    log: Any
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def heartbeat_for(self, kind: Any, id: str, **detail: Any) -> Heartbeat:
+        """A registry entry for something this process hosts."""
+        return Heartbeat(
+            kind=kind,
+            id=id,
+            incarnation=self.incarnation.id,
+            started=format_time(self.incarnation.started),
+            pid=os.getpid(),
+            host=platform.node(),
+            detail=detail,
+        )
+
+    @contextlib.asynccontextmanager
+    async def registered(self, *entries: Heartbeat) -> AsyncIterator[None]:
+        """Keep registry entries alive inside the block, and remove them at its end."""
+        bucket = await self.transport.bucket(REGISTRY)
+        keys = {alive_key(e.kind, e.id, e.incarnation): msgspec.json.encode(e) for e in entries}
+
+        async def beat() -> None:
+            while True:
+                with contextlib.suppress(MeshError):
+                    for key, value in keys.items():
+                        await bucket.put(key, value)
+                await asyncio.sleep(self.settings.heartbeat)
+
+        for key, value in keys.items():
+            await bucket.put(key, value)
+        task = asyncio.create_task(beat(), name="heartbeat")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            for key in keys:
+                with contextlib.suppress(MeshError):
+                    await bucket.delete(key)
+
+
+Body = Callable[[Host], Awaitable[None]]
+
+
+def run(spec: ServiceSpec, settings: ServiceSettings, body: Body) -> int:
+    """Run a service until SIGTERM or SIGINT and return the process's exit code."""
+    incarnation = Incarnation(spec.name, new_id(datetime.now(UTC), secrets.token_bytes), datetime.now(UTC))
+    logs.configure(spec.name, incarnation.id, settings.log_level, console=sys.stderr.isatty())
+    log = logs.get(spec.name)
+    crash.arm(settings.crash_at)
+    try:
+        asyncio.run(_run(spec, settings, body, incarnation, log))
+    except AgentflowError as error:
+        log.error("service.failed", code=error.error_code, reason=error.message)
+        return error.exit_code
+    return 0
+
+
+async def _run(spec: ServiceSpec, settings: ServiceSettings, body: Body, incarnation: Incarnation, log: Any) -> None:
+    transport = await connect(settings.nats_url, name=f"{spec.name}-{incarnation.id}", timeout=settings.connect_timeout)
+    host = Host(transport, incarnation, settings, SystemClock(), log)
+    try:
+        if not settings.allow_volatile:
+            await transport.require_durable()
+        await transport.serve(spec)
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, host.stop.set)
+        log.info("service.started", pid=os.getpid(), version=spec.version)
+        await _until_stopped(host, body)
+        log.info("service.stopped")
+    finally:
+        await transport.close()
+
+
+async def _until_stopped(host: Host, body: Body) -> None:
+    """Run the body; end it when the connection closes for good or when draining takes too long."""
+    work = asyncio.create_task(_as_coroutine(body, host), name="body")
+    lost = asyncio.create_task(_connection_lost(host), name="connection")
+    stop = asyncio.create_task(host.stop.wait(), name="stop")
+    try:
+        await asyncio.wait({work, lost, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done() and not lost.done():
+            await asyncio.wait({work}, timeout=host.settings.drain_timeout)
+            if not work.done():
+                host.log.warning("service.drain_timeout", seconds=host.settings.drain_timeout)
+        if work.done():
+            work.result()
+        elif lost.done():
+            lost.result()
+    finally:
+        for task in (work, lost, stop):
+            task.cancel()
+        await asyncio.gather(work, lost, stop, return_exceptions=True)
+
+
+async def _as_coroutine(body: Body, host: Host) -> None:
+    await body(host)
+
+
+async def _connection_lost(host: Host) -> None:
+    while host.transport.closed_reason is None:
+        await asyncio.sleep(0.5)
+    raise MeshError(f"connection closed for good: {host.transport.closed_reason}", code="mesh.closed")
+
+
