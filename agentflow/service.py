@@ -109,7 +109,7 @@ async def _run(spec: ServiceSpec, settings: ServiceSettings, body: Body, incarna
     host = Host(transport, incarnation, settings, SystemClock(), log)
     try:
         if not settings.allow_volatile:
-            await transport.require_durable()
+            await transport.require_durable(settings.monitor_url)
         await transport.serve(spec)
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):

@@ -24,6 +24,7 @@ class MeshSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="AF_", frozen=True, extra="ignore")
 
     nats_url: str = Field(DEFAULT_NATS_URL, description="nats://host:port of the broker, several by comma")
+    monitor_url: str = Field("", description="http://host:8222, the broker's monitoring address, to check its fsync")
     connect_timeout: float = Field(10.0, gt=0, description="seconds to keep trying the first connection")
     replicas: int = Field(1, ge=1, le=5, description="replicas of every stream and bucket")
 

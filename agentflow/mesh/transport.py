@@ -261,8 +261,11 @@ class Transport(Protocol):
         """Register as a micro service until the transport closes."""
         ...
 
-    async def require_durable(self) -> None:
-        """Raise `ServerUnfit` unless the server is recent enough and syncs to disk before it acknowledges."""
+    async def require_durable(self, monitor_url: str = "") -> None:
+        """Raise `ServerUnfit` unless the server is recent enough and is shown to sync before it acknowledges.
+
+        `monitor_url` is the server's monitoring address, such as `http://127.0.0.1:8222`.
+        """
         ...
 
     async def rtt(self, timeout: float = 2.0) -> float:

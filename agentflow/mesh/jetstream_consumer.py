@@ -1,0 +1,218 @@
+"""Pull consumption with one inbox and a callback (faults.md A4, P1, P2, P12, P14).
+
+`fetch` of the client library stalls on orphaned pulls and loses those in flight over a reconnect. Here requests are
+counted: never more messages are asked for than there are free slots; a status message or a missed heartbeat takes the
+rest of a request back; a reconnect forgets them all and asks again.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from agentflow.errors import Conflict, MeshError, NotStored
+from agentflow.mesh.jetstream_api import Api, from_nanoseconds, plain_headers
+from agentflow.mesh.transport import ConsumerSpec, Delivery, Message
+
+_SECOND = 1_000_000_000
+_GROUP = "agentflow"
+PIN_TIMEOUT = 2.0
+"""Seconds until a silent active process loses its place to one that stands by."""
+
+
+def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
+    """The server's configuration of a durable consumer; `max_deliver` is unlimited, deliveries are counted by us."""
+    config: dict[str, Any] = {
+        "name": spec.name,
+        "durable_name": spec.name,
+        "ack_policy": "explicit",
+        "ack_wait": int(spec.ack_wait * _SECOND),
+        "max_deliver": -1,
+        "max_ack_pending": spec.max_ack_pending,
+        "filter_subjects": sorted(spec.filters),
+        "deliver_policy": spec.start,
+    }
+    if spec.pinned:
+        pinned = {"priority_groups": [_GROUP], "priority_policy": "pinned_client"}
+        config.update(pinned, priority_timeout=int(PIN_TIMEOUT * _SECOND))
+    return config
+
+
+async def reconcile(api: Api, spec: ConsumerSpec) -> None:
+    """Create the consumer, or change what may be changed; raises `Conflict` (`mesh.consumer_drift`) for the rest."""
+    wanted = consumer_config(spec)
+    try:
+        found = (await api.call(f"CONSUMER.INFO.{spec.stream}.{spec.name}"))["config"]
+    except NotStored:
+        found = None
+    if found is not None:
+        filters = sorted(found.get("filter_subjects") or filter(None, [found.get("filter_subject")]))
+        if filters != wanted["filter_subjects"] or found.get("priority_policy", "none") != wanted.get(
+            "priority_policy", "none"
+        ):
+            raise Conflict(
+                f"consumer {spec.name} of {spec.stream} takes {filters}, wanted {wanted['filter_subjects']}",
+                code="mesh.consumer_drift",
+                found=found,
+                wanted=wanted,
+            )
+        changed = [key for key in ("ack_wait", "max_ack_pending") if found.get(key) != wanted[key]]
+        if not changed:
+            return
+        wanted["deliver_policy"] = found.get("deliver_policy", "all")
+    await api.call(f"CONSUMER.CREATE.{spec.stream}.{spec.name}", {"stream_name": spec.stream, "config": wanted})
+
+
+class JetStreamDelivery:
+    """One delivery; settled by a message to its reply subject."""
+
+    def __init__(self, msg: Msg, api: Api) -> None:
+        tokens = msg.reply.split(".")
+        stream, _, deliveries, seq, _, time, _ = tokens[-7:] if len(tokens) == 9 else tokens[4:11]
+        self._api, self._reply, self._settled = api, msg.reply, False
+        self.deliveries = int(deliveries)
+        self.message = Message(
+            stream=stream,
+            seq=int(seq),
+            subject=msg.subject,
+            body=msg.data,
+            time=from_nanoseconds(int(time)),
+            headers=plain_headers(msg.headers),
+        )
+
+    async def _answer(self, body: bytes, *, settles: bool = True) -> None:
+        """Send a settlement. Lost ones only mean another delivery, which every handler expects."""
+        if self._settled:
+            return
+        self._settled = settles
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await self._api.client.publish(self._reply, body)
+
+    async def ack(self) -> None:
+        """Done."""
+        await self._answer(b"+ACK")
+
+    async def nak(self, delay: float = 0.0) -> None:
+        """Again, after `delay` seconds."""
+        await self._answer(b'-NAK {"delay": %d}' % int(delay * _SECOND) if delay > 0 else b"-NAK")
+
+    async def in_progress(self) -> None:
+        """Still working."""
+        await self._answer(b"+WPI", settles=False)
+
+    async def term(self) -> None:
+        """Given up."""
+        await self._answer(b"+TERM")
+
+
+class PullConsumer:
+    """A durable consumer as one process uses it."""
+
+    POLL = 0.01
+    """Seconds between looks at `slots()` while none is free."""
+
+    def __init__(self, api: Api, spec: ConsumerSpec) -> None:
+        self._api, self._spec = api, spec
+        self._expires = PIN_TIMEOUT / 2 if spec.pinned else 5.0
+        self._received: asyncio.Queue[JetStreamDelivery | None] = asyncio.Queue()
+        self._outstanding = 0
+        self._heard = 0.0
+        self._pin = ""
+        self._requests = 0
+        self._closing = False
+        self._inbox = ""
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        """Subscribe the inbox that all requests of this consumer are answered on."""
+        self._inbox = self._api.client.new_inbox()
+        self._subscription = await self._api.client.subscribe(f"{self._inbox}.*", cb=self._on_message)
+
+    def reconnected(self) -> None:
+        """Requests in flight died with the connection: forget them."""
+        self._outstanding = 0
+        self._pin = ""
+
+    async def _on_message(self, msg: Msg) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        if msg.reply.startswith("$JS.ACK."):
+            self._outstanding = max(0, self._outstanding - 1)
+            delivery = JetStreamDelivery(msg, self._api)
+            if self._closing:
+                await delivery.nak()
+                return
+            self._pin = (msg.headers or {}).get("Nats-Pin-Id", self._pin)
+            self._received.put_nowait(delivery)
+        else:
+            self._on_status(plain_headers(msg.headers))
+
+    def _on_status(self, headers: Mapping[str, str]) -> None:
+        """A request ended early (404, 408, 409, 423), or only a heartbeat (100)."""
+        status = headers.get("Status", "")
+        if status in ("", "100"):
+            return
+        if status == "423":
+            self._pin = ""
+        rest = headers.get("Nats-Pending-Messages")
+        self._outstanding = max(0, self._outstanding - int(rest)) if rest else 0
+
+    async def _ask(self, count: int) -> None:
+        body: dict[str, Any] = {"batch": count, "expires": int(self._expires * _SECOND)}
+        body["idle_heartbeat"] = int(self._expires / 2.5 * _SECOND)
+        if self._spec.pinned:
+            body["group"] = _GROUP
+            if self._pin:
+                body["id"] = self._pin
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._spec.stream}.{self._spec.name}"
+        self._requests += 1
+        self._outstanding += count
+        self._heard = asyncio.get_running_loop().time()
+        try:
+            await self._api.client.publish(subject, json.dumps(body).encode(), reply=f"{self._inbox}.{self._requests}")
+        except (nats.errors.Error, OSError):
+            self._outstanding = 0
+
+    def _silent(self) -> bool:
+        """No message, status or heartbeat for longer than the server may stay silent on a live request."""
+        return asyncio.get_running_loop().time() - self._heard > self._expires
+
+    async def _top_up(self, free: int) -> None:
+        if self._outstanding and self._silent():
+            self._outstanding = 0
+        missing = free - self._outstanding - self._received.qsize()
+        if missing > 0 and (self._outstanding == 0 or missing >= free / 2) and self._api.client.is_connected:
+            await self._ask(missing)
+
+    async def deliveries(self, slots: Callable[[], int]) -> AsyncIterator[Delivery]:
+        """Deliveries as they come, never more than `slots()` at once."""
+        while True:
+            if not self._closing:
+                await self._top_up(slots())
+            elif self._received.empty():
+                return
+            nothing_to_ask = not self._closing and 0 < slots() <= self._outstanding
+            try:
+                delivery = await asyncio.wait_for(self._received.get(), 0.25 if nothing_to_ask else self.POLL)
+            except TimeoutError:
+                continue
+            if delivery is not None:
+                yield delivery
+
+    async def close(self) -> None:
+        """Ask for nothing more; give back what was received but not taken."""
+        if self._closing:
+            return
+        self._closing = True
+        while not self._received.empty():
+            delivery = self._received.get_nowait()
+            if delivery is not None:
+                await delivery.nak()
+        self._received.put_nowait(None)
+        if self._subscription is not None:
+            with contextlib.suppress(nats.errors.Error, MeshError, OSError):
+                await self._subscription.unsubscribe()
