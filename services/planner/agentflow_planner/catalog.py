@@ -1,0 +1,57 @@
+"""Definitions as compiled plans: found by goal, or by the hash a run keeps to; compiled once per hash and engine."""
+
+from agentflow.definitions import find_definition
+from agentflow.envelope import sha256_hex
+from agentflow.errors import AgentflowError, DefinitionError, EvidenceError, InputError, NotStored
+from agentflow.mesh.transport import Objects, Transport
+from agentflow.payloads import DefinitionRef, GoalSubmitted
+from agentflow_planner.conditions import Engine, engine_for
+from agentflow_planner.parsing import parse_definition
+from agentflow_planner.plan import Plan, compile_plan
+from agentflow_planner.runs import Problem
+from agentflow_planner.schemas import check_input
+
+
+class Catalog:
+    """Compiled plans of one planner process."""
+
+    def __init__(self, transport: Transport, objects: Objects, engine: Engine) -> None:
+        self._transport, self._objects, self._engine = transport, objects, engine
+        self._plans: dict[tuple[str, str], Plan] = {}
+
+    async def for_goal(self, goal: GoalSubmitted) -> Plan | Problem:
+        """The plan of a goal, or why there is none. Raises `MeshError` when the mesh cannot be asked."""
+        try:
+            found = await find_definition(self._transport, goal.goal)
+        except InputError as error:
+            return Problem(error.error_code, error.message, goal.goal[:200], "name or name@version")
+        except NotStored as error:
+            return Problem("definition.unknown", error.message, goal.goal[:200], "a definition that was applied")
+        try:
+            plan = self._compiled(found.source, found.declaration.sha256, self._engine)
+        except DefinitionError as error:
+            return Problem(error.error_code, error.message[:500], goal.goal[:200])
+        problem = check_input(plan.definition, goal.input)
+        return problem or plan
+
+    async def pinned(self, ref: DefinitionRef) -> Plan:
+        """The plan a run keeps to, whatever was applied since.
+
+        Raises `EvidenceError` when the stored definition is not the one the run began with, or cannot be read.
+        """
+        engine = engine_for(ref.engine.partition("/")[0])
+        if plan := self._plans.get((ref.sha256, engine.name)):
+            return plan
+        source = await self._objects.get(f"sha256-{ref.sha256}")
+        if sha256_hex(source) != ref.sha256:
+            raise EvidenceError(f"definition {ref.name}@{ref.version} is not what was applied", code="definition.altered")
+        try:
+            return self._compiled(source, ref.sha256, engine)
+        except AgentflowError as error:
+            raise EvidenceError(f"definition {ref.name}@{ref.version}: {error}", code="definition.unusable") from error
+
+    def _compiled(self, source: bytes, sha256: str, engine: Engine) -> Plan:
+        key = (sha256, engine.name)
+        if key not in self._plans:
+            self._plans[key] = compile_plan(parse_definition(source, f"sha256-{sha256}"), sha256, engine)
+        return self._plans[key]

@@ -1,0 +1,48 @@
+"""Durations as people write them in definitions: `500ms`, `10s`, `5m`, `2h`, `1d`, or a number of seconds."""
+
+import re
+
+MAX_SECONDS = 3 * 86400.0
+"""No wait is longer: every waiting state has a deadline well below the retention of its history."""
+
+MIN_SECONDS = 0.001
+"""What is shorter than a millisecond is a slip, not a duration."""
+
+ALLOWED = ("500ms", "10s", "5m", "2h", "1d", "a number of seconds", "1ms to 3d")
+"""What a finding about a duration shows."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_FORM = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)\Z")
+
+
+def parse_duration(value: object, *, zero: bool = False) -> float:
+    """Seconds; raises `ValueError` (the message says what is wrong) for what is no duration or outside 1ms to 3d.
+
+    `zero` allows 0, for a wait that may be left out.
+    """
+    seconds = _seconds(value)
+    if seconds == 0 and zero:
+        return 0.0
+    if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+        raise ValueError(f"a duration is between 1ms and 3d, and this is {seconds:g} seconds")
+    return seconds
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError("not a duration")
+    if isinstance(value, (int, float)):
+        return float(value)
+    match = _FORM.match(value)
+    if match is None:
+        raise ValueError("not a duration")
+    return round(float(match[1]) * _UNITS[match[2]], 9)
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest exact text that `parse_duration` reads back: `90s`, `1d`, `250ms`."""
+    for unit, size in reversed(_UNITS.items()):
+        count = seconds / size
+        if count >= 1 and count == int(count):
+            return f"{int(count)}{unit}"
+    return f"{seconds:g}s"
