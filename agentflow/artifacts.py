@@ -6,8 +6,8 @@ is sealed; whoever reads the envelope fetches it and compares the hash.
 
 import msgspec
 
-from agentflow.envelope import MAX_INLINE_PAYLOAD, Envelope, claim_for, claim_in, encode_payload, sha256_hex
-from agentflow.errors import EvidenceError
+from agentflow.envelope import MAX_INLINE_PAYLOAD, Envelope, Sealed, claim_for, claim_in, encode_payload, sha256_hex
+from agentflow.errors import EvidenceError, SchemaError
 from agentflow.mesh.transport import Objects
 from agentflow.payloads import Payload
 from agentflow.schemas import decode_payload
@@ -17,29 +17,50 @@ MAX_ARTIFACT = 64 * 1024 * 1024
 
 
 async def check_in(objects: Objects, payload: Payload) -> msgspec.Raw:
-    """The bytes to seal: the payload's own, or a claim check's after the payload was stored."""
+    """The bytes to seal: the payload's own, or a claim check's after the payload was stored.
+
+    Raises `SchemaError` (`artifact.too_large`) for a payload above `MAX_ARTIFACT`.
+    """
     data = encode_payload(payload)
     if len(data) <= MAX_INLINE_PAYLOAD:
         return msgspec.Raw(data)
+    _check_size(len(data), "payload")
     claim = claim_for(data)
     await objects.put(claim.artifact, data)
     return msgspec.Raw(encode_payload(claim))
 
 
+async def keep(objects: Objects, sealed: Sealed, payload: Payload) -> None:
+    """Store the payload of an envelope that was sealed with a claim check; does nothing for an inline one."""
+    if claim_in(sealed.envelope.payload) is not None:
+        await check_in(objects, payload)
+
+
 async def check_out(objects: Objects, envelope: Envelope) -> Payload:
     """The typed payload of an envelope, fetched and compared with its hash when it is a claim check.
 
-    Raises `SchemaError` for a payload that breaks its schema, `NotStored` for an artifact that is gone, and
-    `EvidenceError` for one whose bytes are not the ones sealed.
+    Raises `SchemaError` for a payload that breaks its schema or is too large to be one, `NotStored` for an artifact
+    that is gone, and `EvidenceError` for one whose bytes are not the ones sealed.
     """
     claim = claim_in(envelope.payload)
     if claim is None:
         return decode_payload(envelope.schema, envelope.payload)
+    _check_size(claim.size, f"artifact {claim.artifact[:80]}")
     data = await objects.get(claim.artifact)
-    if sha256_hex(data) != claim.sha256:
+    if len(data) != claim.size or sha256_hex(data) != claim.sha256:
         raise EvidenceError(
-            f"artifact {claim.artifact} of envelope {envelope.id} is not what was sealed",
+            f"artifact {claim.artifact[:80]} of envelope {envelope.id} is not what was sealed",
             code="artifact.altered",
             artifact=claim.artifact,
         )
     return decode_payload(envelope.schema, data)
+
+
+def _check_size(size: int, what: str) -> None:
+    if size > MAX_ARTIFACT:
+        raise SchemaError(
+            f"{what} has {size} bytes; allowed are {MAX_ARTIFACT}",
+            code="artifact.too_large",
+            found=size,
+            allowed=MAX_ARTIFACT,
+        )

@@ -12,9 +12,19 @@ from typing import Literal, Protocol
 import msgspec
 
 from agentflow.envelope import ZERO_HASH, ChainPlace, Sealed, sha256_hex
+from agentflow.errors import EvidenceError
 
 Damage = Literal["missing", "duplicated", "reordered", "branched", "unlinked"]
 """Kinds of damage a chain can show by itself."""
+
+
+class _Linked(msgspec.Struct):
+    """The one member of a record that a hasher looks at."""
+
+    prev_hash: str
+
+
+_linked = msgspec.json.Decoder(_Linked)
 
 
 class AuditHasher(Protocol):
@@ -29,9 +39,16 @@ class Sha256Hasher:
     """The hash of a sealed envelope: SHA-256 over the bytes that follow its `envelope_hash` member."""
 
     def chain(self, previous_hash: str, serialized_envelope: bytes) -> str:
-        """Hash of `serialized_envelope` (JSON without `envelope_hash`); it must carry `previous_hash` itself."""
-        if f'"prev_hash":"{previous_hash}"'.encode() not in serialized_envelope:
-            raise ValueError(f"record does not carry prev_hash {previous_hash}")
+        """Hash of `serialized_envelope` (JSON without `envelope_hash`).
+
+        Raises `EvidenceError` (`evidence.unlinked`) unless its own member `prev_hash` is `previous_hash`.
+        """
+        try:
+            carried = _linked.decode(serialized_envelope).prev_hash
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            carried = ""
+        if carried != previous_hash:
+            raise EvidenceError(f"record does not carry prev_hash {previous_hash}", code="evidence.unlinked")
         return sha256_hex(serialized_envelope)
 
 
@@ -113,7 +130,9 @@ def examine(links: Iterable[Link]) -> list[Break]:
             continue
         before = latest.get(link.stream)
         if before is not None and before.place > link.place:
-            found.append(_break(link, "reordered", f"stored behind place {before.place} ({before.stream}:{before.seq})"))
+            found.append(
+                _break(link, "reordered", f"stored behind place {before.place} ({before.stream}:{before.seq})")
+            )
         latest[link.stream] = link
     found.extend(_check_places([by_place[place] for place in sorted(by_place)]))
     return found

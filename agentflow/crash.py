@@ -5,6 +5,7 @@ a crash point costs one comparison. Read once, by `arm`, in a service's composit
 """
 
 import os
+import re
 import signal
 import sys
 
@@ -23,18 +24,25 @@ POINTS = frozenset(
 )
 """Every crash point there is; arming another name is an error."""
 
+_SPEC = re.compile(r"([a-z_.]+)(?::([1-9][0-9]{0,8}))?")
+
 _armed: dict[str, int] = {}
 
 
+def parse(spec: str) -> tuple[str, int]:
+    """The point and the count of `POINT` or `POINT:N`, N from 1. Raises `ValueError`, without the spec in its text."""
+    match = _SPEC.fullmatch(spec)
+    if match is None or match[1] not in POINTS:
+        raise ValueError(f"unknown crash point; there are {', '.join(sorted(POINTS))}, each alone or with :N, N from 1")
+    return match[1], int(match[2] or "1")
+
+
 def arm(spec: str) -> None:
-    """Arm `POINT` or `POINT:N`; an empty spec disarms. Raises `ValueError` for a point that does not exist."""
+    """Arm `POINT` or `POINT:N`; an empty spec disarms. Raises `ValueError` for what `parse` refuses."""
     _armed.clear()
-    if not spec:
-        return
-    name, _, count = spec.partition(":")
-    if name not in POINTS:
-        raise ValueError(f"unknown crash point {name!r}; there are {', '.join(sorted(POINTS))}")
-    _armed[name] = int(count or "1")
+    if spec:
+        name, count = parse(spec)
+        _armed[name] = count
 
 
 def point(name: str) -> None:
@@ -43,5 +51,6 @@ def point(name: str) -> None:
         return
     _armed[name] -= 1
     if _armed[name] <= 0:
-        print(f"crash point {name}: SIGKILL", file=sys.stderr, flush=True)
+        sys.stderr.write(f"crash point {name}: SIGKILL\n")
+        sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)

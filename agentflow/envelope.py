@@ -21,7 +21,7 @@ import msgspec
 
 from agentflow import subjects
 from agentflow.clock import parse_time
-from agentflow.errors import EnvelopeError
+from agentflow.errors import EnvelopeError, SchemaError, SubjectError
 from agentflow.ids import is_ulid
 
 MessageType = Literal["request", "response", "event", "control"]
@@ -40,6 +40,9 @@ _HEX64 = re.compile(r"[0-9a-f]{64}\Z")
 _PREFIX = re.compile(rb'\{"envelope_hash":"([0-9a-f]{64})",')
 _PREFIX_LENGTH = 84
 _SCHEMA = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+/[1-9][0-9]{0,3}\Z")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z\Z")
+_MAX_SEQ = 2**53 - 1
+"""The largest integer every JSON reader keeps exactly."""
 
 
 class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,23 +136,33 @@ def sha256_hex(data: bytes) -> str:
 
 
 def encode_payload(payload: Any) -> bytes:
-    """JSON bytes of a payload struct, compact, in member order."""
-    return _encoder.encode(payload)
+    """JSON bytes of a payload struct, compact, in member order; raises `SchemaError` for a value JSON cannot hold."""
+    try:
+        return _encoder.encode(payload)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SchemaError(f"payload cannot be written as JSON: {brief(error)}", code="value.not_json") from error
 
 
 def seal(draft: Envelope) -> Sealed:
-    """Hash the draft's bytes and put the hash in front; raises `EnvelopeError` for a draft that must not be stored."""
+    """Hash the draft's bytes and put the hash in front; raises `EnvelopeError` for a draft that must not be stored.
+
+    The envelope returned is what a reader of those bytes finds in them.
+    """
     _check_members(draft)
-    rest = _encoder.encode(draft)
-    if len(rest) + _PREFIX_LENGTH > MAX_ENVELOPE:
+    try:
+        rest = _encoder.encode(draft)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EnvelopeError(f"envelope cannot be written as JSON: {brief(error)}", code="envelope.malformed") from error
+    digest = sha256_hex(rest)
+    body = b'{"envelope_hash":"' + digest.encode() + b'",' + rest[1:]
+    if len(body) > MAX_ENVELOPE:
         raise EnvelopeError(
-            f"envelope {draft.id} ({draft.schema}) has {len(rest)} bytes; allowed are {MAX_ENVELOPE}",
+            f"envelope {draft.id} ({draft.schema}) has {len(body)} bytes; allowed are {MAX_ENVELOPE}",
             code="envelope.too_large",
-            found=len(rest),
+            found=len(body),
             allowed=MAX_ENVELOPE,
         )
-    digest = sha256_hex(rest)
-    return Sealed(draft, digest, b'{"envelope_hash":"' + digest.encode() + b'",' + rest[1:])
+    return Sealed(_read(rest), digest, body)
 
 
 def stored_hash(body: bytes) -> tuple[str, str] | None:
@@ -179,14 +192,7 @@ def unseal(body: bytes, subject: str | None = None) -> Sealed:
             found=actual,
             allowed=claimed,
         )
-    rest = b"{" + body[_PREFIX_LENGTH:]
-    try:
-        envelope = _decoder.decode(rest)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise EnvelopeError(f"envelope is malformed: {error}", code="envelope.malformed") from error
-    if _encoder.encode(envelope) != rest:
-        _refuse_duplicate_keys(rest)
-    _check_members(envelope)
+    envelope = _read(b"{" + body[_PREFIX_LENGTH:])
     if subject is not None and envelope.subject != subject:
         raise EnvelopeError(
             f"envelope {envelope.id} belongs on {envelope.subject!r} but is stored on {subject!r}",
@@ -204,14 +210,19 @@ def claim_for(payload: bytes) -> ClaimCheck:
 
 
 def claim_in(payload: msgspec.Raw | bytes) -> ClaimCheck | None:
-    """The claim check a stored payload is, or None when the payload is inline."""
+    """The claim check a stored payload is, or None when the payload is inline.
+
+    Only the form `claim_for` makes is one, so that no stranger's text becomes the name of an artifact.
+    """
     data = bytes(payload)
     if not data.startswith(b'{"artifact":'):
         return None
     try:
-        return _claim_decoder.decode(data)
-    except msgspec.DecodeError:
+        claim = _claim_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    fine = _HEX64.match(claim.sha256) and claim.artifact == f"sha256-{claim.sha256}" and claim.size >= 0
+    return claim if fine else None
 
 
 def traceparent(envelope: Envelope) -> str:
@@ -219,17 +230,33 @@ def traceparent(envelope: Envelope) -> str:
     return f"00-{envelope.trace_id}-{envelope.span_id}-01"
 
 
+def brief(error: BaseException) -> str:
+    """An error's text, cut: it may quote what a stranger sent."""
+    return str(error)[:200]
+
+
+def _read(rest: bytes) -> Envelope:
+    """The members of a body without its hash; refused unless it is one JSON text that says the same to every reader."""
+    try:
+        envelope = _decoder.decode(rest)
+        if _encoder.encode(msgspec.json.decode(rest)) != rest:
+            _refuse_duplicate_keys(rest)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise EnvelopeError(f"envelope is malformed: {brief(error)}", code="envelope.malformed") from error
+    _check_members(envelope)
+    return envelope
+
+
 def _refuse_duplicate_keys(rest: bytes) -> None:
+    """Readers differ in which of two equal keys counts; only bytes no writer of ours makes are looked at so closely."""
+
     def unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
             raise EnvelopeError("envelope has a key twice", code="envelope.duplicate_key")
         return found
 
-    try:
-        json.loads(rest, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise EnvelopeError(f"envelope is malformed: {error}", code="envelope.malformed") from error
+    json.loads(rest, object_pairs_hook=unique)
 
 
 def _check_members(envelope: Envelope) -> None:
@@ -237,12 +264,13 @@ def _check_members(envelope: Envelope) -> None:
     trace, span = envelope.trace_id, envelope.span_id
     checks = (
         ("id", is_ulid(envelope.id), "a ULID"),
+        ("subject", _is_subject(envelope.subject), "a subject of the grammar"),
         ("schema", _SCHEMA.match(envelope.schema), "name/version"),
         ("trace_id", len(trace) == 32 and _is_hex(trace), "32 lower-case hex digits"),
         ("span_id", len(span) == 16 and _is_hex(span), "16 lower-case hex digits"),
         ("prev_hash", _HEX64.match(envelope.prev_hash), "64 lower-case hex digits"),
         ("chain", 0 < len(envelope.chain) <= 200, "1 to 200 characters"),
-        ("chain_seq", envelope.chain_seq >= 0, "0 or more"),
+        ("chain_seq", 0 <= envelope.chain_seq <= _MAX_SEQ, f"0 to {_MAX_SEQ}"),
         ("ts", _is_time(envelope.ts), "RFC 3339 UTC with microseconds and Z"),
         ("payload", bytes(envelope.payload)[:1] == b"{", "a JSON object"),
         ("causes", all(is_ulid(c.id) and _HEX64.match(c.hash) for c in envelope.causes), "id and hash of envelopes"),
@@ -257,7 +285,14 @@ def _check_members(envelope: Envelope) -> None:
                 found=found,
                 allowed=allowed,
             )
-    subjects.parse(envelope.subject)
+
+
+def _is_subject(text: str) -> bool:
+    try:
+        subjects.parse(text)
+    except SubjectError:
+        return False
+    return True
 
 
 def _is_hex(text: str) -> bool:
@@ -265,7 +300,7 @@ def _is_hex(text: str) -> bool:
 
 
 def _is_time(text: str) -> bool:
-    if len(text) != 27 or not text.endswith("Z"):
+    if not _TIME.match(text):
         return False
     try:
         parse_time(text)

@@ -8,13 +8,14 @@ same ids. It has the ULID layout, so that ids sort by the time of their cause: t
 import hashlib
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from ulid import ULID
 
 from agentflow.errors import SubjectError
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 
 
@@ -39,7 +40,7 @@ def is_ulid(value: str) -> bool:
 
 def new_id(now: datetime, randomness: Callable[[int], bytes]) -> str:
     """A new ULID from a time and ten random bytes, both given by the caller (a core never asks the machine)."""
-    milliseconds = int(now.timestamp() * 1000)
+    milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
     return str(ULID.from_bytes(milliseconds.to_bytes(6, "big") + randomness(10)))
 
 
@@ -47,7 +48,10 @@ def derive_id(cause_id: str, producer: str, purpose: str, index: int = 0) -> str
     """The id of what `producer` makes while it handles `cause_id`, for `purpose`, the `index`-th of its kind.
 
     `producer` is the logical service or agent id, never an incarnation: whoever takes the work over makes the same id.
+    Raises `SubjectError` for a cause that is no ULID.
     """
+    if not is_ulid(cause_id):
+        raise SubjectError(f"cause {cause_id[:80]!r} is not a ULID", code="id.invalid", found=cause_id[:80])
     cause = ULID.from_str(cause_id)
     digest = hashlib.sha256(f"{cause_id}|{producer}|{purpose}|{index}".encode()).digest()
     return str(ULID.from_bytes(cause.bytes[:6] + digest[:10]))

@@ -1,6 +1,7 @@
 """Structured logs: one JSON object a line on stderr, with the ids of the work in hand bound to every line.
 
-Payloads are never logged; ids, subjects, codes and sizes are. `bound` puts the ids of a message on every line logged
+Payloads are never logged; ids, subjects, codes and sizes are. Tracebacks are, without local variables, which hold
+payloads and secrets. `bound` puts the ids of a message on every line logged
 while it is handled.
 """
 
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 from agentflow.envelope import Sealed
 
@@ -23,7 +25,7 @@ def configure(service: str, incarnation: str, level: str = "info", *, console: b
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -35,8 +37,8 @@ def configure(service: str, incarnation: str, level: str = "info", *, console: b
 
 
 def get(name: str) -> Any:
-    """A logger whose lines carry `logger=name`."""
-    return structlog.get_logger(logger=name)
+    """A logger whose lines carry `logger=name`; asked for after `configure`."""
+    return structlog.get_logger().bind(logger=name)
 
 
 @contextmanager

@@ -9,31 +9,31 @@ from typing import Any, Literal
 import msgspec
 
 from agentflow.envelope import MessageType
-from agentflow.errors import Blame
+from agentflow.errors import Blame, SchemaError
 
 
 class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of all payloads: frozen, and closed against members it does not know."""
+    """Base of all payloads: frozen (each says so again, for type checkers), and closed against unknown members."""
 
 
 # --- what clients send to a run ------------------------------------------------------------------------------------
 
 
-class GoalSubmitted(Payload):
+class GoalSubmitted(Payload, frozen=True):
     """Start a run: `goal` is a definition's `name` (latest) or `name@version`."""
 
     goal: str
     input: dict[str, Any] = {}
 
 
-class RunSignalled(Payload):
+class RunSignalled(Payload, frozen=True):
     """An outside event for a run."""
 
     name: str
     data: dict[str, Any] = {}
 
 
-class CancelRequested(Payload):
+class CancelRequested(Payload, frozen=True):
     """Stop a run: nothing new starts."""
 
     reason: str = ""
@@ -42,7 +42,7 @@ class CancelRequested(Payload):
 # --- steps and tools -----------------------------------------------------------------------------------------------
 
 
-class Failure(Payload):
+class Failure(Payload, frozen=True):
     """Why a step, a tool call or a run failed."""
 
     code: str
@@ -55,7 +55,7 @@ class Failure(Payload):
     """Whether trying the same again can help."""
 
 
-class StepRequested(Payload):
+class StepRequested(Payload, frozen=True):
     """The planner asks an agent to do one step."""
 
     workflow: str
@@ -68,19 +68,19 @@ class StepRequested(Payload):
     """RFC 3339; what is done later may be ignored."""
 
 
-class StepCompleted(Payload):
+class StepCompleted(Payload, frozen=True):
     """A step's output."""
 
     output: Any
 
 
-class StepFailed(Payload):
+class StepFailed(Payload, frozen=True):
     """A step's failure."""
 
     error: Failure
 
 
-class ToolRequested(Payload):
+class ToolRequested(Payload, frozen=True):
     """One call of one tool; the envelope's id is the call id."""
 
     tool: str
@@ -92,13 +92,13 @@ class ToolRequested(Payload):
     attempt: int = 1
 
 
-class ToolCompleted(Payload):
+class ToolCompleted(Payload, frozen=True):
     """A tool's output, after it was validated against the tool's output schema."""
 
     output: Any
 
 
-class ToolFailed(Payload):
+class ToolFailed(Payload, frozen=True):
     """A tool call that was refused, failed, or whose outcome nobody knows (`effect.outcome_unknown`)."""
 
     error: Failure
@@ -107,7 +107,7 @@ class ToolFailed(Payload):
 # --- the audit of one tool call: the effect ledger -----------------------------------------------------------------
 
 
-class Usage(Payload):
+class Usage(Payload, frozen=True):
     """What one execution used."""
 
     wall_ms: float
@@ -116,7 +116,7 @@ class Usage(Payload):
     output_bytes: int = 0
 
 
-class AuditIntent(Payload):
+class AuditIntent(Payload, frozen=True):
     """Written before the effect: what will be done, under which limits, and until when it may still happen."""
 
     tool: str
@@ -132,7 +132,7 @@ class AuditIntent(Payload):
     """RFC 3339; the sandbox ends itself by then, so a later observer may trust the tool's own check."""
 
 
-class AuditOutcome(Payload):
+class AuditOutcome(Payload, frozen=True):
     """Written after: what came of it."""
 
     tool: str
@@ -146,7 +146,7 @@ class AuditOutcome(Payload):
     """The payload the caller is given (`output` or `error`), so that a lost result can be sent again."""
 
 
-class AuditReconciled(Payload):
+class AuditReconciled(Payload, frozen=True):
     """Found with an intent and no outcome: what the tool's own check says happened."""
 
     tool: str
@@ -159,7 +159,7 @@ class AuditReconciled(Payload):
 # --- the planner's decisions ---------------------------------------------------------------------------------------
 
 
-class Consumed(Payload):
+class Consumed(Payload, frozen=True):
     """An input a decision is about."""
 
     id: str
@@ -170,7 +170,7 @@ class Consumed(Payload):
     """Stream sequence it was read at: a hint for readers, never an identity."""
 
 
-class Evaluated(Payload):
+class Evaluated(Payload, frozen=True):
     """One condition that was evaluated, and what it read."""
 
     expression: str
@@ -179,7 +179,7 @@ class Evaluated(Payload):
     values: dict[str, Any] = {}
 
 
-class Command(Payload):
+class Command(Payload, frozen=True):
     """A message a decision sends; the message itself is a pure function of the decision and what it rests on."""
 
     id: str
@@ -188,15 +188,17 @@ class Command(Payload):
     payload_sha256: str
 
 
-class TimerSet(Payload):
+class TimerSet(Payload, frozen=True):
     """The run's one timer."""
 
     id: str
+    set_subject: str
+    """Where it is armed, and taken back by overwriting."""
     payload_sha256: str
     due: str
 
 
-class DefinitionRef(Payload):
+class DefinitionRef(Payload, frozen=True):
     """The exact definition a run keeps to."""
 
     name: str
@@ -207,7 +209,7 @@ class DefinitionRef(Payload):
     """Condition engine and version."""
 
 
-class Decision(Payload, kw_only=True):
+class Decision(Payload, frozen=True, kw_only=True):
     """What a planner decided about one or more inputs: the delta only."""
 
     consumed: tuple[Consumed, ...]
@@ -216,17 +218,20 @@ class Decision(Payload, kw_only=True):
     previous: str = ""
     """Where it stood."""
     reason: str = ""
-    """Why, in one stable word or phrase: `started`, `transition`, `retry`, `on_error`, `timer`, `signal` …"""
+    """Why, in one stable word: `started`, `completed`, `signal`, `error`, `retry`, `resume`, `noted`, `rearmed`,
+    `cancelled`."""
     attempt: int = 0
     conditions: tuple[Evaluated, ...] = ()
     commands: tuple[Command, ...] = ()
+    waits_for: str = ""
+    """The signal the run waits for now."""
     timer: TimerSet | None = None
     retry_at: str = ""
     """RFC 3339; a failed step is tried again then."""
     error: Failure | None = None
 
 
-class GoalAccepted(Decision, kw_only=True):
+class GoalAccepted(Decision, frozen=True, kw_only=True):
     """A run exists now; the first decision of its chain."""
 
     definition: DefinitionRef
@@ -234,25 +239,25 @@ class GoalAccepted(Decision, kw_only=True):
     """Hex; every random draw of the run comes from it."""
 
 
-class RunAdvanced(Decision):
+class RunAdvanced(Decision, frozen=True):
     """The run moved, waits for a retry, or took note of a signal."""
 
 
-class RunCompleted(Decision, kw_only=True):
+class RunCompleted(Decision, frozen=True, kw_only=True):
     """The run ended in a final state."""
 
     output: Any = None
 
 
-class RunFailed(Decision):
+class RunFailed(Decision, frozen=True):
     """The run ended without reaching a final state; `error` says why."""
 
 
-class RunCancelled(Decision):
+class RunCancelled(Decision, frozen=True):
     """The run ended because somebody asked."""
 
 
-class GoalRejected(Payload):
+class GoalRejected(Payload, frozen=True):
     """No run exists under this id, and this goal starts none. Terminal."""
 
     consumed: tuple[Consumed, ...]
@@ -262,7 +267,7 @@ class GoalRejected(Payload):
     allowed: str = ""
 
 
-class InputRejected(Payload):
+class InputRejected(Payload, frozen=True):
     """An input the run does not take. Not terminal: the run goes on, or stays ended."""
 
     consumed: tuple[Consumed, ...]
@@ -272,7 +277,7 @@ class InputRejected(Payload):
     allowed: str = ""
 
 
-class TimerDue(Payload):
+class TimerDue(Payload, frozen=True):
     """A timer of a run; it counts only while the run's history lists its id and payload hash."""
 
     due: str
@@ -282,7 +287,7 @@ class TimerDue(Payload):
 # --- the mesh's own ------------------------------------------------------------------------------------------------
 
 
-class DeadLetter(Payload):
+class DeadLetter(Payload, frozen=True):
     """A message a consumer gave up, with its bytes."""
 
     stream: str
@@ -295,7 +300,7 @@ class DeadLetter(Payload):
     body_base64: str
 
 
-class Lifecycle(Payload):
+class Lifecycle(Payload, frozen=True):
     """A service or an agent changed its lifecycle state."""
 
     component: str
@@ -337,5 +342,8 @@ _NAMES: dict[type[Payload], str] = {struct: name for name, (struct, _) in SCHEMA
 
 
 def schema_of(payload: Payload) -> str:
-    """The schema name of a payload."""
-    return _NAMES[type(payload)]
+    """The schema name of a payload; raises `SchemaError` for a struct that travels only inside others."""
+    name = _NAMES.get(type(payload))
+    if name is None:
+        raise SchemaError(f"{type(payload).__name__} is no payload of its own", code="schema.unknown")
+    return name

@@ -70,10 +70,10 @@ def load_project(path: Path | None) -> Project:
     if path is None:
         return Project()
     try:
-        content = yaml.safe_load(path.read_text("utf-8")) or {}
-        project = msgspec.convert(content, Project)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+        content = yaml.safe_load(path.read_text("utf-8"))
+        project = msgspec.convert({} if content is None else content, Project)
+    except (OSError, ValueError, yaml.YAMLError, msgspec.ValidationError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}", code="project.invalid", path=str(path)) from error
-    if project.path:
+    if isinstance(content, dict) and "path" in content:
         raise ConfigError(f"{path}: unknown key 'path'", code="project.invalid", path=str(path))
     return msgspec.structs.replace(project, path=str(path.resolve()))

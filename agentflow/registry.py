@@ -1,12 +1,15 @@
 """What is declared and what is alive: keys and values of the buckets `AF_CONFIG` and `AF_REGISTRY`.
 
 Declared (`AF_CONFIG`, kept): `agent.<id>`, `tool.<id>` and `workflow.<name>.<version>`. Alive (`AF_REGISTRY`, refreshed
-by heartbeats, gone three heartbeats after the last): `<kind>.<id>.<incarnation>`.
+by heartbeats, gone three heartbeats after the last): `<kind>.<id>.<incarnation>`. A key is a subject on the broker, so
+its parts are checked tokens like those of any subject (`SubjectError`); only a version may have dots.
 """
 
 from typing import Any, Literal
 
 import msgspec
+
+from agentflow.ids import check_token
 
 CONFIG = "AF_CONFIG"
 REGISTRY = "AF_REGISTRY"
@@ -68,19 +71,21 @@ class Heartbeat(msgspec.Struct, frozen=True):
 
 def agent_key(agent_id: str) -> str:
     """Key of an agent's declaration in `AF_CONFIG`."""
-    return f"agent.{agent_id}"
+    return f"agent.{check_token(agent_id, 'agent id')}"
 
 
 def tool_key(tool_id: str) -> str:
     """Key of a tool's declaration in `AF_CONFIG`."""
-    return f"tool.{tool_id}"
+    return f"tool.{check_token(tool_id, 'tool id')}"
 
 
 def workflow_key(name: str, version: str) -> str:
     """Key of a definition in `AF_CONFIG`."""
-    return f"workflow.{name}.{version}"
+    for part in version.split("."):
+        check_token(part, "part of a version")
+    return f"workflow.{check_token(name, 'workflow name')}.{version}"
 
 
 def alive_key(kind: str, id: str, incarnation: str) -> str:
     """Key of a live process in `AF_REGISTRY`."""
-    return f"{kind}.{id}.{incarnation}"
+    return f"{check_token(kind, 'kind')}.{check_token(id, 'id')}.{check_token(incarnation, 'incarnation')}"

@@ -6,7 +6,18 @@ from typing import Any, TypeVar
 import msgspec
 
 from agentflow.clock import format_time
-from agentflow.envelope import ChainPlace, Cost, Envelope, Ref, Sealed, encode_payload, seal
+from agentflow.envelope import (
+    MAX_INLINE_PAYLOAD,
+    ChainPlace,
+    Cost,
+    Envelope,
+    Ref,
+    Sealed,
+    brief,
+    claim_for,
+    encode_payload,
+    seal,
+)
 from agentflow.errors import SchemaError
 from agentflow.payloads import SCHEMAS, Payload, schema_of
 
@@ -16,7 +27,9 @@ MAX_DEPTH = 64
 """Levels of nesting allowed in values that come from users, tools and models."""
 
 _INT_MAX, _INT_MIN = 2**64 - 1, -(2**63)
-_decoders: dict[str, msgspec.json.Decoder[Payload]] = {name: msgspec.json.Decoder(s) for name, (s, _) in SCHEMAS.items()}
+_decoders: dict[str, msgspec.json.Decoder[Payload]] = {
+    name: msgspec.json.Decoder(s) for name, (s, _) in SCHEMAS.items()
+}
 
 
 def decode_payload(schema: str, payload: bytes | msgspec.Raw) -> Payload:
@@ -24,11 +37,12 @@ def decode_payload(schema: str, payload: bytes | msgspec.Raw) -> Payload:
     decoder = _decoders.get(schema)
     if decoder is None:
         known = ", ".join(sorted(SCHEMAS))
-        raise SchemaError(f"unknown schema {schema!r}", code="schema.unknown", found=schema, allowed=known)
+        raise SchemaError(f"unknown schema {schema[:200]!r}", code="schema.unknown", found=schema[:200], allowed=known)
     try:
         return decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise SchemaError(f"payload breaks {schema}: {error}", code="schema.mismatch", found=str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        found = brief(error)
+        raise SchemaError(f"payload breaks {schema}: {found}", code="schema.mismatch", found=found) from error
 
 
 def payload_as(sealed: Sealed, struct: type[P]) -> P:
@@ -60,11 +74,16 @@ def compose(
     cost: Cost | None = None,
     raw: msgspec.Raw | None = None,
 ) -> Sealed:
-    """Seal a payload into an envelope at a place of a chain.
+    """Seal a payload into an envelope at a place of a chain; raises `SchemaError` for one that breaks its schema.
 
-    `ts` is a datetime or the text of one. `raw` replaces the payload's bytes by a claim check's.
+    `ts` is a datetime or the text of one. A payload above the inline limit is replaced by its claim check: whoever
+    stores the envelope stores the payload first (`agentflow.artifacts.keep`). `raw` gives the bytes to seal instead.
     """
     schema = schema_of(payload)
+    data = encode_payload(payload)
+    decode_payload(schema, data)
+    if len(data) > MAX_INLINE_PAYLOAD:
+        data = encode_payload(claim_for(data))
     return seal(
         Envelope(
             id=id,
@@ -76,7 +95,7 @@ def compose(
             trace_id=trace_id,
             span_id=span_id,
             ts=ts if isinstance(ts, str) else format_time(ts),
-            payload=raw if raw is not None else msgspec.Raw(encode_payload(payload)),
+            payload=raw if raw is not None else msgspec.Raw(data),
             metadata=metadata or {},
             cost=cost or Cost(),
             chain=place.chain,
@@ -92,23 +111,45 @@ def check_plain(value: Any, where: str = "value", depth: int = 0) -> None:
     if depth > MAX_DEPTH:
         raise SchemaError(f"{where} is nested deeper than {MAX_DEPTH}", code="value.too_deep", where=where)
     match value:
-        case None | bool() | str():
+        case None | bool():
             return
+        case str() if _is_unicode(value):
+            return
+        case str():
+            raise SchemaError(f"{where} holds text that is not Unicode", code="value.not_json", where=where)
         case int() if _INT_MIN <= value <= _INT_MAX:
             return
         case float() if math.isfinite(value):
             return
         case dict():
             for key, item in value.items():
-                if not isinstance(key, str):
-                    raise SchemaError(f"{where} has the key {key!r}; keys are text", code="value.key", where=where)
-                check_plain(item, f"{where}.{key}", depth + 1)
+                if not isinstance(key, str) or not _is_unicode(key):
+                    raise SchemaError(
+                        f"{where} has the key {_shown(key)}; keys are text", code="value.key", where=where
+                    )
+                check_plain(item, f"{where}.{key[:80]}", depth + 1)
         case list() | tuple():
             for index, item in enumerate(value):
                 check_plain(item, f"{where}[{index}]", depth + 1)
         case _:
             raise SchemaError(
-                f"{where} is {type(value).__name__} {value!r:.80}; allowed are JSON values with finite numbers",
+                f"{where} is {type(value).__name__} {_shown(value)}; allowed are JSON values with finite numbers",
                 code="value.not_json",
                 where=where,
             )
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold it: a lone surrogate is no text."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _shown(value: Any) -> str:
+    """A stranger's value, cut, for a message: an integer may have too many digits to be written at all."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # noqa: BLE001  # the value's own __repr__ may raise anything
+        return "(not printable)"

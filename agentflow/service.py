@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -92,21 +92,43 @@ Body = Callable[[Host], Awaitable[None]]
 
 def run(spec: ServiceSpec, settings: ServiceSettings, body: Body) -> int:
     """Run a service until SIGTERM or SIGINT and return the process's exit code."""
-    incarnation = Incarnation(spec.name, new_id(datetime.now(UTC), secrets.token_bytes), datetime.now(UTC))
+    clock = SystemClock()
+    started = clock.now()
+    incarnation = Incarnation(spec.name, new_id(started, secrets.token_bytes), started)
     logs.configure(spec.name, incarnation.id, settings.log_level, console=sys.stderr.isatty())
     log = logs.get(spec.name)
     crash.arm(settings.crash_at)
     try:
-        asyncio.run(_run(spec, settings, body, incarnation, log))
-    except AgentflowError as error:
-        log.error("service.failed", code=error.error_code, reason=error.message)
-        return error.exit_code
+        asyncio.run(_run(spec, settings, body, incarnation, clock, log))
+    except Exception as error:  # noqa: BLE001  # the end of the process: told as a line of the log, and its exit code
+        return _failed(error, log)
     return 0
 
 
-async def _run(spec: ServiceSpec, settings: ServiceSettings, body: Body, incarnation: Incarnation, log: Any) -> None:
+def _failed(error: Exception, log: Any) -> int:
+    """Log why the process ends, and return its exit code: the first error's, where several tasks failed."""
+    leaves = _leaves(error)
+    strangers = [leaf for leaf in leaves if not isinstance(leaf, AgentflowError)]
+    if strangers:
+        log.error("service.crashed", exc_info=strangers[0])
+        return AgentflowError.exit_code
+    for leaf in leaves:
+        log.error("service.failed", code=getattr(leaf, "error_code", ""), reason=str(leaf))
+    return int(getattr(leaves[0], "exit_code", AgentflowError.exit_code))
+
+
+def _leaves(error: Exception) -> list[Exception]:
+    """The errors a task group's error is made of; any other is its own only one."""
+    if isinstance(error, ExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+async def _run(
+    spec: ServiceSpec, settings: ServiceSettings, body: Body, incarnation: Incarnation, clock: Clock, log: Any
+) -> None:
     transport = await connect(settings.nats_url, name=f"{spec.name}-{incarnation.id}", timeout=settings.connect_timeout)
-    host = Host(transport, incarnation, settings, SystemClock(), log)
+    host = Host(transport, incarnation, settings, clock, log)
     try:
         if not settings.allow_volatile:
             await transport.require_durable(settings.monitor_url)
@@ -147,8 +169,6 @@ async def _as_coroutine(body: Body, host: Host) -> None:
 
 
 async def _connection_lost(host: Host) -> None:
-    while host.transport.closed_reason is None:
+    while host.transport.closed_reason is None:  # noqa: ASYNC110  # a transport has no event for it
         await asyncio.sleep(0.5)
     raise MeshError(f"connection closed for good: {host.transport.closed_reason}", code="mesh.closed")
-
-

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import pydantic
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from agentflow import crash
 from agentflow.errors import ConfigError
@@ -44,8 +44,8 @@ class ServiceSettings(MeshSettings):
     @pydantic.field_validator("crash_at")
     @classmethod
     def _known_point(cls, value: str) -> str:
-        if value and value.partition(":")[0] not in crash.POINTS:
-            raise ValueError(f"unknown crash point; there are {', '.join(sorted(crash.POINTS))}")
+        if value:
+            crash.parse(value)
         return value
 
 
@@ -59,4 +59,6 @@ def load(settings: type[S], **overrides: Any) -> S:
         return settings(**given)
     except pydantic.ValidationError as error:
         problems = [f"AF_{'__'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("settings are not usable: " + "; ".join(problems), problems=problems) from error
+    except SettingsError as error:  # a value that should be JSON and is not; it names the field
+        problems = [str(error)]
+    raise ConfigError("settings are not usable: " + "; ".join(problems), problems=problems)  # no cause: it has values

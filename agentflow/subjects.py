@@ -93,12 +93,18 @@ def tool_audit(call_id: str) -> str:
 
 def timer_set(owner_kind: str, owner_id: str, index: int = 0) -> str:
     """Where a timer is armed; overwriting it cancels or re-arms."""
-    return f"timers.set.{check_token(owner_kind, 'owner kind')}.{check_token(owner_id, 'owner id')}.{index}"
+    return f"timers.set.{check_token(owner_kind, 'owner kind')}.{check_token(owner_id, 'owner id')}.{_index(index)}"
 
 
 def timer_due(owner_kind: str, owner_id: str, index: int = 0) -> str:
     """Where the server stores the timer when it is due."""
-    return f"timers.due.{check_token(owner_kind, 'owner kind')}.{check_token(owner_id, 'owner id')}.{index}"
+    return f"timers.due.{check_token(owner_kind, 'owner kind')}.{check_token(owner_id, 'owner id')}.{_index(index)}"
+
+
+def _index(index: int) -> str:
+    if not 0 <= index < 2**63:
+        raise SubjectError("timer index is not allowed: use 0 to 2**63 - 1", code="id.invalid")
+    return str(index)
 
 
 def dead(stream: str, consumer: str) -> str:
@@ -140,10 +146,10 @@ def parse(subject: str) -> Subject:
 def matches(pattern: str, subject: str) -> bool:
     """Whether a NATS subject pattern (`*` one token, `>` the rest) covers a concrete subject."""
     wanted, found = pattern.split("."), subject.split(".")
-    for position, token in enumerate(wanted):
-        if token == ">":
+    for position, part in enumerate(wanted):
+        if part == ">":
             return len(found) > position
-        if position >= len(found) or token not in ("*", found[position]):
+        if position >= len(found) or part not in ("*", found[position]):
             return False
     return len(wanted) == len(found)
 

@@ -13,9 +13,10 @@ repeated declares a `check`: it answers, after a crash, whether the call with `c
 """
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Protocol, get_type_hints
+from typing import Any, BinaryIO, Protocol, get_args, get_type_hints
 
 import msgspec
 
@@ -123,19 +124,24 @@ def tool(
     """Make a tool of a function whose first parameter is the `ToolContext`.
 
     `effect` has no default on purpose: recovery depends on it. `timeout` is in seconds, `cost` in dollars a call.
-    Schemas come from the annotations unless given. Raises `InputError` for a signature no schema can be made of.
+    Schemas come from the annotations unless given. Raises `InputError` for a signature no schema can be made of, and
+    for an effect class there is not.
     """
+    if effect not in get_args(Effect):
+        raise InputError(
+            f"effect {effect!r:.80} is not allowed: use one of {', '.join(get_args(Effect))}", code="tool.effect"
+        )
 
     def wrap(function: Callable[..., Any]) -> FunctionTool:
         tool_id = check_token(id or function.__name__, "tool id")
-        inputs, output = _schemas(function)
+        parameters = _parameters(function)
         declaration = ToolDeclaration(
             id=tool_id,
             name=name or tool_id.replace("_", " "),
             version=version,
             description=inspect.cleandoc(function.__doc__ or ""),
-            input_schema=input_schema or inputs,
-            output_schema=output_schema or output,
+            input_schema=_input_schema(function, parameters) if input_schema is None else input_schema,
+            output_schema=_output_schema(function) if output_schema is None else output_schema,
             permissions=tuple(permissions or ["none"]),
             effect=effect,
             timeout=timeout,
@@ -146,20 +152,52 @@ def tool(
     return wrap
 
 
-def _schemas(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    hints = get_type_hints(function)
-    parameters = list(inspect.signature(function).parameters.values())[1:]
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """What a call is given by name: the parameters behind the context."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters or parameters[0].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        raise _unusable(function, "its first parameter must be the ToolContext")
+    for parameter in parameters[1:]:
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise _unusable(function, f"parameter {parameter.name!r} cannot be given by name")
+    return parameters[1:]
+
+
+def _input_schema(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> dict[str, Any]:
+    hints = _hints(function)
     fields: list[Any] = []
     for parameter in parameters:
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or parameter.name not in hints:
-            raise InputError(
-                f"tool {function.__name__}: parameter {parameter.name!r} needs a name and an annotation",
-                code="tool.signature",
-            )
+        if parameter.name not in hints:
+            raise _unusable(function, f"parameter {parameter.name!r} needs an annotation")
         entry = (parameter.name, hints[parameter.name])
         fields.append(entry if parameter.default is parameter.empty else (*entry, parameter.default))
-    struct = msgspec.defstruct("Input", fields, kw_only=True, forbid_unknown_fields=True)
-    return _inline(msgspec.json.schema(struct)), _inline(msgspec.json.schema(hints.get("return", Any)))
+    try:
+        struct = msgspec.defstruct("Input", fields, kw_only=True, forbid_unknown_fields=True)
+        return _inline(msgspec.json.schema(struct))
+    except (TypeError, ValueError) as error:
+        raise _unusable(function, str(error)) from error
+
+
+def _output_schema(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return _inline(msgspec.json.schema(_hints(function).get("return", Any)))
+    except (TypeError, ValueError) as error:
+        raise _unusable(function, str(error)) from error
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function, include_extras=True)
+    except Exception as error:  # annotations are the author's code, evaluated here
+        raise _unusable(function, f"its annotations cannot be evaluated: {error}") from error
+
+
+def _unusable(function: Callable[..., Any], problem: str) -> InputError:
+    name = getattr(function, "__name__", repr(function))
+    return InputError(f"tool {name}: {problem}", code="tool.signature")
 
 
 def _inline(schema: dict[str, Any]) -> dict[str, Any]:
@@ -168,5 +206,8 @@ def _inline(schema: dict[str, Any]) -> dict[str, Any]:
     definitions = dict(schema.get("$defs", {}))
     if not isinstance(reference, str):
         return schema
-    top = definitions.pop(reference.rpartition("/")[2])
+    name = reference.rpartition("/")[2]
+    top = definitions[name]
+    if f'"{reference}"' not in json.dumps(definitions):  # a type that contains itself is still referred to
+        del definitions[name]
     return {**top, "$defs": definitions} if definitions else dict(top)

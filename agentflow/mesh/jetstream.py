@@ -149,8 +149,8 @@ class JetStreamTransport:
             raise await self._why_no_responders(subject, stream) from absent
         except json.JSONDecodeError as error:
             raise OutcomeUnknown(f"{subject}: answer is not an acknowledgement", subject=subject) from error
-        if error := api_error(answer, f"publish to {subject}"):
-            raise error
+        if refused := api_error(answer, f"publish to {subject}"):
+            raise refused
         return Stored(answer["stream"], answer["seq"], answer.get("duplicate", False))
 
     def _publish_headers(
@@ -318,9 +318,7 @@ class JetStreamTransport:
                 async def answer(request: Request, handler: Any = handler) -> None:
                     await request.respond(await handler(request.data))
 
-                await service.add_endpoint(
-                    EndpointConfig(name=name, subject=f"{spec.name}.{name}", handler=answer)
-                )
+                await service.add_endpoint(EndpointConfig(name=name, subject=f"{spec.name}.{name}", handler=answer))
         except (nats.errors.Error, OSError) as error:
             raise translate(error, f"register service {spec.name}") from error
         self._services.append(service)

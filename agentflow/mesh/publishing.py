@@ -6,7 +6,7 @@ hash); with one the subject's last message tells. A conflict alone does not mean
 """
 
 import asyncio
-import random
+import random  # noqa: TID251  # for jitter between processes: nothing is decided by it
 from dataclasses import dataclass
 
 from agentflow.envelope import Sealed, stored_hash, traceparent, unseal
@@ -59,7 +59,7 @@ async def store(
         except (OutcomeUnknown, Unreachable):
             if loop.time() >= deadline:
                 raise
-        await asyncio.sleep(pause * (0.5 + random.random()))  # jitter between processes, not a decision
+        await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311  # nobody has to guess a pause
         pause = min(pause * 2, 1.0)
 
 
@@ -90,9 +90,7 @@ async def _attempt(
     return stored
 
 
-async def _read_back(
-    transport: Transport, sealed: Sealed, stream: str, expect: int, error: AgentflowError
-) -> Stored:
+async def _read_back(transport: Transport, sealed: Sealed, stream: str, expect: int, error: AgentflowError) -> Stored:
     """Find out what a conflict or a silence means: ours, nobody's, or someone else's."""
     subject = sealed.envelope.subject
     there = await transport.last(stream, subject)
@@ -132,9 +130,8 @@ def adopt(mine: Sealed, there: Message, conflict: Conflict) -> Sealed:
         raise conflict from None
     if theirs.envelope.id != mine.envelope.id or theirs.envelope.causes[:1] != mine.envelope.causes[:1]:
         raise conflict
-    same = (
-        theirs.envelope.schema == mine.envelope.schema
-        and bytes(theirs.envelope.payload) == bytes(mine.envelope.payload)
+    same = theirs.envelope.schema == mine.envelope.schema and bytes(theirs.envelope.payload) == bytes(
+        mine.envelope.payload
     )
     if not same:
         raise NondeterminismError(

@@ -217,7 +217,9 @@ class Transport(Protocol):
         """The message at a sequence, asked of the stream's leader."""
         ...
 
-    def read(self, stream: str, subject: str = ">", *, start: int = 1, end: int | None = None) -> AsyncIterator[Message]:
+    def read(
+        self, stream: str, subject: str = ">", *, start: int = 1, end: int | None = None
+    ) -> AsyncIterator[Message]:
         """History in stream order from sequence `start` to `end` (by default what is last when the call is made)."""
         ...
 

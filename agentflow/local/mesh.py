@@ -1,0 +1,262 @@
+"""A mesh on this machine: nats-server and the services, each a process of its own, started, watched and stopped.
+
+    async with LocalMesh.running(directory, project=Path("agentflow.yaml")) as mesh:
+        async with Client.connect(mesh.url) as client: ...
+
+Started in order (server, streams, services, workflows) and ready when every service has announced itself; stopped in
+the other order (services drain, then the server). A service that ends by itself is started again, with growing pauses.
+Whatever fails on the way, nothing is left running; if this process is killed, the kernel ends its children.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from agentflow.clock import Clock, SystemClock, format_time
+from agentflow.definitions import Applied, apply_definition
+from agentflow.errors import MeshError
+from agentflow.local import services
+from agentflow.local.processes import ChildProcess
+from agentflow.local.running import Kind, RunningMesh, announce, process_start, withdraw
+from agentflow.local.services import Program
+from agentflow.local.watch import Watch
+from agentflow.mesh.connect import connect
+from agentflow.mesh.embedded import EmbeddedServer
+from agentflow.mesh.transport import Transport
+from agentflow.project import Project, load_project
+from agentflow.registry import REGISTRY, Heartbeat
+
+READY_TIMEOUT = 30.0
+"""Seconds the services get to announce themselves."""
+
+STOP_TIMEOUT = 13.0
+"""Seconds a service gets to drain and end: its own drain timeout (10 s) and a little."""
+
+_POLL = 0.02
+
+Note = Callable[[str], None]
+"""Takes a line for people about what the mesh does."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeshOptions:
+    """How a local mesh is run."""
+
+    port: int | None = None
+    """Of the broker; None or 0 takes a free one."""
+    processes: Mapping[str, int] = field(default_factory=dict)
+    """How many processes a service has, by service; 1 unless given, 0 for none."""
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Settings (`AF_…`) for the processes of a service, by service; those under `*` are for all."""
+    watched: bool = True
+    """Start again what ended by itself; a test that kills and restarts things on its own turns this off."""
+    kind: Kind = "dev"
+    """What other commands see it as."""
+
+
+class LocalMesh:
+    """nats-server and services as child processes. Without a `directory` everything is temporary."""
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        project: Path | None = None,
+        options: MeshOptions = MeshOptions(),
+        note: Note = lambda _: None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.project: Project = load_project(project)
+        self.server = EmbeddedServer(directory, port=options.port)
+        self.services: dict[str, list[ChildProcess]] = {}
+        """The processes of each service, by service."""
+        self.applied: list[Applied] = []
+        """The project's workflows."""
+        self._options = options
+        self._note = note
+        self._clock = clock or SystemClock()
+        self._watch = Watch(self.server, note)
+        self._announced: RunningMesh | None = None
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def running(
+        cls,
+        directory: Path | None = None,
+        *,
+        project: Path | None = None,
+        options: MeshOptions = MeshOptions(),
+        note: Note = lambda _: None,
+    ) -> AsyncIterator[Self]:
+        """A mesh for the time of a block."""
+        mesh = cls(directory, project=project, options=options, note=note)
+        try:
+            await mesh.start()
+            yield mesh
+        finally:
+            await mesh.stop()
+
+    @property
+    def url(self) -> str:
+        """Where its broker listens."""
+        return self.server.url
+
+    @property
+    def directory(self) -> Path:
+        """Where everything is kept."""
+        return self.server.directory
+
+    @property
+    def logs(self) -> Path:
+        """The folder of its log files."""
+        return self.directory / "logs"
+
+    def processes(self) -> list[ChildProcess]:
+        """All processes of services."""
+        return [child for children in self.services.values() for child in children]
+
+    async def start(self) -> Self:
+        """Start everything and return when work can be done.
+
+        Raises what `EmbeddedServer.start` raises, `ConfigError` for what is not installed, `MeshError`
+        (`service.exited`, `service.not_ready`) with the last lines of the service's log, and `DefinitionError` for a
+        workflow that is refused. Then nothing is left running.
+        """
+        try:
+            programs = self._programs()
+            provisioners = services.installed_provisioners()
+            await self.server.start()
+            transport = await connect(self.url, name="agentflow-local")
+            try:
+                await self._provision(transport, provisioners)
+                self._start_services(programs)
+                await self._until_ready(transport)
+                await self._apply_workflows(transport)
+            finally:
+                await transport.close()
+            self._announce()
+            if self._options.watched:
+                self._watch.start(self.processes())
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def stop(self, deadline: float = STOP_TIMEOUT) -> None:
+        """Stop the services, then the server; idempotent. What did not end by itself is noted."""
+        await self._watch.stop()
+        if self._announced is not None:
+            withdraw(self._announced)
+            self._announced = None
+        running = [child for child in self.processes() if child.running]
+        for child, code in zip(
+            running, await asyncio.gather(*(child.stop(deadline) for child in running)), strict=True
+        ):
+            if code:
+                self._note(f"{child.name} ended with {code}, see {child.log}")
+        await self.server.stop()
+
+    def _programs(self) -> list[Program]:
+        programs, absent = services.programs_to_start(services.installed_programs())
+        for name in absent:
+            self._note(f"{name} is not installed: the mesh runs without it")
+        if not self.project.agents:
+            self._note("the project has no agents: no runtime is started")
+            programs = [program for program in programs if program.name != "runtime"]
+        return programs
+
+    async def _provision(self, transport: Transport, provisioners: Sequence[services.Provisioner]) -> None:
+        for provision in provisioners:
+            report = await provision(transport, replicas=1)
+            for drift in getattr(report, "drift", ()):
+                self._note(f"stream drift: {getattr(drift, 'sentence', drift)}")
+
+    def _start_services(self, programs: Sequence[Program]) -> None:
+        for program in programs:
+            count = self._options.processes.get(program.name, 1)
+            children = [self._child(program, number) for number in range(1, count + 1)]
+            self.services[program.name] = children
+            for child in children:
+                child.start()
+
+    def _child(self, program: Program, number: int) -> ChildProcess:
+        name = program.name if number == 1 else f"{program.name}-{number}"
+        return ChildProcess(
+            name,
+            program.argv,
+            log=self.logs / f"{name}.log",
+            env=self._environment(program.name),
+            cwd=self.project.folder if self.project.path else self.directory,
+        )
+
+    def _environment(self, service: str) -> dict[str, str]:
+        """What a service inherits: our environment, where the mesh is, and what was given for it."""
+        found = {**os.environ, "AF_NATS_URL": self.url, "AF_MONITOR_URL": self.server.monitor_url}
+        if self.project.path:
+            found["AF_PROJECT"] = self.project.path
+        return {**found, **self._options.environment.get("*", {}), **self._options.environment.get(service, {})}
+
+    async def _until_ready(self, transport: Transport) -> None:
+        """Wait until the process of each service is in the registry."""
+        registry = await transport.bucket(REGISTRY)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + READY_TIMEOUT
+        waiting = {child.pid: child for child in self.processes()}
+        while waiting:
+            for child in waiting.values():
+                if not child.running:
+                    raise service_failed(child, "service.exited", f"ended with {child.exit_code} before it was ready")
+            if loop.time() >= deadline:
+                child = next(iter(waiting.values()))
+                raise service_failed(child, "service.not_ready", f"was not ready within {READY_TIMEOUT:g} s")
+            await asyncio.sleep(_POLL)
+            for name in self.services:
+                for entry in await registry.entries(f"{name}."):
+                    waiting.pop(msgspec.json.decode(entry.value, type=Heartbeat).pid, None)
+
+    async def _apply_workflows(self, transport: Transport) -> None:
+        for name in self.project.workflows:
+            applied = await apply_definition(transport, self.project.folder / name, self._clock.now())
+            self.applied.append(applied)
+            if applied.warnings:
+                self._note(applied.warnings)
+
+    def _announce(self) -> None:
+        self._announced = RunningMesh(
+            kind=self._options.kind,
+            pid=os.getpid(),
+            process_started=process_start(os.getpid()) or "",
+            since=format_time(self._clock.now()),
+            url=self.url,
+            monitor_url=self.server.monitor_url,
+            data_dir=str(self.directory),
+        )
+        announce(self._announced)
+
+
+def service_failed(child: ChildProcess, code: str, what: str) -> MeshError:
+    """A service that cannot be used, with why: the last thing it logged."""
+    lines = child.last_lines()
+    return MeshError(
+        f"{child.name} {what}: {reason_in(lines)}",
+        code=code,
+        service=child.name,
+        log=lines,
+        hint=f"see {child.log}",
+    )
+
+
+def reason_in(lines: Sequence[str]) -> str:
+    """What a service's last log lines say about its end: the reason in a JSON line, or the last line as it is."""
+    for line in reversed(lines):
+        with contextlib.suppress(msgspec.DecodeError):
+            found = msgspec.json.decode(line)
+            if isinstance(found, dict) and (reason := found.get("reason")):
+                return str(reason)
+    return next((line for line in reversed(lines) if line.strip()), "it logged nothing")

@@ -1,0 +1,102 @@
+"""Working off a consumer: slots, keep-alive, counted deliveries, dead letters, drain. One loop for every service.
+
+What a service hands in is a function that handles one delivery and returns when the message may be acknowledged. A
+mesh error gives the message back with a delay, any other error too (it is delivered again, and counted); a message
+delivered too often becomes a dead letter *before* it is handled once more, because a message that kills its process
+never reaches a later check (architecture, section 4).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agentflow.errors import AgentflowError, EvidenceError, InputError, MeshError
+from agentflow.mesh.transport import Consumer, Delivery
+
+Handle = Callable[[Delivery], Awaitable[None]]
+"""Handles one delivery; returning means the message is done with."""
+
+GiveUp = Callable[[Delivery, str, str], Awaitable[None]]
+"""Records a message as given up (code, reason); returning means the record is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkPolicy:
+    """How a consumer is worked off."""
+
+    concurrency: int
+    """Deliveries handled at once by this process."""
+    ack_wait: float
+    """Seconds; in-progress is sent every third of it."""
+    max_deliveries: int
+    retry_delay: float = 0.5
+    """Seconds until a message is delivered again after an error."""
+
+
+class Worker:
+    """Works off one consumer until it is stopped."""
+
+    def __init__(self, consumer: Consumer, handle: Handle, give_up: GiveUp, policy: WorkPolicy, log: Any) -> None:
+        self._consumer, self._handle, self._give_up, self._policy, self._log = consumer, handle, give_up, policy, log
+        self._tasks: dict[asyncio.Task[None], Delivery] = {}
+
+    def _slots(self) -> int:
+        return self._policy.concurrency - len(self._tasks)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Handle deliveries until `stop` is set, then finish what is in hand. Cancelling it drops what is in hand."""
+        closing = asyncio.create_task(self._close_on(stop), name="close-on-stop")
+        beating = asyncio.create_task(self._keep_alive(), name="keep-alive")
+        try:
+            async for delivery in self._consumer.deliveries(self._slots):
+                task = asyncio.create_task(self._one(delivery), name=f"handle-{delivery.message.subject}")
+                self._tasks[task] = delivery
+                task.add_done_callback(self._tasks.pop)
+                await asyncio.sleep(0)
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            for task in (closing, beating, *self._tasks):
+                task.cancel()
+            await asyncio.gather(closing, beating, *self._tasks, return_exceptions=True)
+
+    async def _close_on(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        await self._consumer.close()
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(self._policy.ack_wait / 3)
+            for delivery in list(self._tasks.values()):
+                await delivery.in_progress()
+
+    async def _one(self, delivery: Delivery) -> None:
+        try:
+            if delivery.deliveries > self._policy.max_deliveries:
+                reason = f"delivered {delivery.deliveries} times; allowed are {self._policy.max_deliveries}"
+                await self._give_up(delivery, "delivery.exhausted", reason)
+                await delivery.term()
+                return
+            await self._handle(delivery)
+            await delivery.ack()
+        except (InputError, EvidenceError) as error:
+            await self._refuse(delivery, error)
+        except MeshError as error:
+            self._log.warning("message.retry", subject=delivery.message.subject, code=error.error_code, why=str(error))
+            await delivery.nak(error.retry_after or self._policy.retry_delay)
+        except Exception:  # noqa: BLE001  # a handler's own fault: logged, and the message comes again, counted
+            await self._again(delivery)
+
+    async def _refuse(self, delivery: Delivery, error: AgentflowError) -> None:
+        """What can never be handled is recorded at once; if that fails, it comes again."""
+        self._log.warning("message.refused", subject=delivery.message.subject, code=error.error_code, why=str(error))
+        try:
+            await self._give_up(delivery, error.error_code, error.message)
+            await delivery.term()
+        except Exception:  # noqa: BLE001  # whatever kept the record from being stored: the message must not be lost
+            await self._again(delivery)
+
+    async def _again(self, delivery: Delivery) -> None:
+        self._log.exception("message.failed", subject=delivery.message.subject, deliveries=delivery.deliveries)
+        await delivery.nak(self._policy.retry_delay)
