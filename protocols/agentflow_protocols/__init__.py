@@ -1,0 +1,3 @@
+"""Conversation protocols for agentflow agents: contract net, two-phase commit, conversation."""
+
+__all__: list[str] = []

@@ -1,0 +1,70 @@
+"""What the executor process does between its start and its end: declare the tools, work off the calls, drain."""
+
+from agentflow.errors import ConfigError
+from agentflow.mesh.transport import ConsumerSpec
+from agentflow.mesh.work import Worker, WorkPolicy
+from agentflow.registry import ARTIFACTS, CONFIG, Heartbeat
+from agentflow.service import Host
+from agentflow_executor.audit import EXECUTOR
+from agentflow_executor.catalog import Catalog
+from agentflow_executor.declare import declare
+from agentflow_executor.handling import CallHandler
+from agentflow_executor.permissions import parse_permission
+from agentflow_executor.sandbox import Sandbox
+from agentflow_executor.settings import ExecutorSettings
+
+CALLS = "tools.calls.*"
+"""What the consumer takes."""
+
+
+def consumer_spec(settings: ExecutorSettings) -> ConsumerSpec:
+    """The durable consumer that all executors share."""
+    return ConsumerSpec(stream="AF_AUDIT", name=EXECUTOR, filters=(CALLS,), ack_wait=settings.ack_wait)
+
+
+def entries(host: Host, catalog: Catalog, settings: ExecutorSettings) -> list[Heartbeat]:
+    """What this process keeps in the registry while it lives."""
+    tools = [
+        host.heartbeat_for("tool", each.id, version=each.version, effect=each.effect) for each in catalog.declarations
+    ]
+    itself = host.heartbeat_for(
+        "executor", EXECUTOR, sandbox=settings.sandbox, concurrency=settings.concurrency, tools=len(tools)
+    )
+    return [itself, *tools]
+
+
+async def work(host: Host, catalog: Catalog, sandbox: Sandbox) -> None:
+    """The service's body: until `host.stop` is set, and then until what is in hand is done.
+
+    Raises `SandboxUnavailable` and `ConfigError` before the first call is taken.
+    """
+    settings = host.settings
+    if not isinstance(settings, ExecutorSettings):
+        raise ConfigError(f"the executor needs ExecutorSettings, found {type(settings).__name__}")
+    try:
+        await sandbox.probe()
+        bucket = await host.transport.bucket(CONFIG)
+        for declaration in catalog.declarations:
+            if await declare(bucket, declaration):
+                host.log.info("tool.declared", tool=declaration.id, version=declaration.version)
+        _warn(host, catalog)
+        objects = await host.transport.objects(ARTIFACTS)
+        handler = CallHandler(host.transport, objects, catalog, sandbox, host.clock, host.log)
+        consumer = await host.transport.consume(consumer_spec(settings))
+        policy = WorkPolicy(settings.concurrency, settings.ack_wait, settings.max_deliveries)
+        async with host.registered(*entries(host, catalog, settings)):
+            host.log.info("executor.ready", tools=len(catalog.tools), concurrency=settings.concurrency)
+            await Worker(consumer, handler.handle, handler.give_up, policy, host.log).run(host.stop)
+    finally:
+        sandbox.close()
+
+
+def _warn(host: Host, catalog: Catalog) -> None:
+    """Say at the start what would otherwise only be seen at the first call."""
+    for tool_id, each in catalog.tools.items():
+        if not each.grants.allowed:
+            host.log.warning("tool.refused", tool=tool_id, code=each.grants.code, reason=each.grants.message)
+        kinds = {parse_permission(text).kind for text in each.declaration.permissions}
+        loose = sorted(kind for kind in kinds if kind.startswith(("network.", "k8s.", "db.")))
+        if loose:
+            host.log.warning("tool.not_contained", tool=tool_id, permissions=loose, sandbox="process")

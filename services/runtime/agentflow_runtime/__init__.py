@@ -1,0 +1,3 @@
+"""The agentflow runtime: hosts agents and runs their handlers durably."""
+
+__all__: list[str] = []

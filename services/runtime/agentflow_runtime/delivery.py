@@ -1,0 +1,214 @@
+"""What happens to one delivery of a message for an agent.
+
+    receipt ─ not an envelope, or not a step ──────────────────────────→ dead letter, term
+       │
+       ├─ delivered before, and its result is stored ──────────────────→ ack
+       ├─ delivered too often ─────────────────→ dead letter, step.failed, term
+       ├─ its deadline is past ────────────────→ step.failed, ack
+       └─ handled ─ completed or failed ───────→ result, ack
+             └──── the mesh in trouble ────────────────────────────────→ nak, later again
+
+`agentflow.mesh.work.Worker` counts, keeps alive and settles; here is what it is handed. A redelivery first looks for
+the result, so a lost acknowledgement costs one read. The dead letter is stored before the message is given up. One
+message is handled once at a time in a process: a second delivery of it (an acknowledgement or a sign of life that was
+lost) waits for the first and then finds its result.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentflow import artifacts, crash, logs
+from agentflow.clock import Clock
+from agentflow.envelope import Ref, Sealed, unseal
+from agentflow.errors import Conflict, EnvelopeError, InputError, MeshError, NondeterminismError
+from agentflow.mesh.deadletters import write_dead_letter
+from agentflow.mesh.publishing import store_once
+from agentflow.mesh.transport import Delivery, Message, Objects, Transport
+from agentflow.payloads import StepCompleted, StepFailed
+from agentflow.subjects import stream_of
+from agentflow_runtime.context import Context
+from agentflow_runtime.failures import deadline_passed, given_up, text
+from agentflow_runtime.handling import handle
+from agentflow_runtime.hosting import Hooks, HostedAgent
+from agentflow_runtime.leftovers import Leftovers
+from agentflow_runtime.recording import Recorder
+from agentflow_runtime.results import ResultFeed
+from agentflow_runtime.steps import STEP, Step, read_step, reply_address, seal_result
+from agentflow_runtime.turns import Turns
+
+PRODUCER = "runtime"
+"""The runtime's own name as a sender."""
+
+EXHAUSTED = "delivery.exhausted"
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+"""Seconds until a message comes back after the mesh was in trouble: doubled with each delivery, and at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """What a receiver needs of the mesh."""
+
+    transport: Transport
+    objects: Objects
+    clock: Clock
+
+
+@dataclass(slots=True)
+class Receiver:
+    """Takes the deliveries of one agent."""
+
+    mesh: Mesh
+    agent: HostedAgent
+    hooks: Hooks
+    feed: ResultFeed
+    leftovers: Leftovers
+    grace: float
+    """Seconds a cancelled handler gets."""
+    turns: Turns = field(default_factory=Turns)
+    log: Any = field(default_factory=lambda: logs.get("agentflow_runtime.delivery"))
+
+    async def handle(self, delivery: Delivery) -> None:
+        """Handle one delivery; when this returns, what it asked for is done with and known to be.
+
+        Raises `InputError` or `EvidenceError` for a message to give up, anything else for one to handle again; then, and
+        when it is cancelled, the message is already given back.
+        """
+        sealed = unseal(delivery.message.body, delivery.message.subject)
+        try:
+            with logs.bound(sealed):
+                async with self.turns.of(sealed.envelope.id):
+                    await self._handle(delivery, sealed)
+        except asyncio.CancelledError:
+            await delivery.nak()
+            raise
+        except MeshError:
+            await delivery.nak(pause_after(delivery.deliveries))
+            raise
+
+    async def give_up(self, delivery: Delivery, code: str, reason: str) -> None:
+        """Record that a message is given up: a dead letter, and for a step its failure where that can be told.
+
+        Not when it kept coming back only because its acknowledgement was lost. Raises `MeshError`.
+        """
+        try:
+            sealed = unseal(delivery.message.body, delivery.message.subject)
+        except EnvelopeError:
+            await self._bury(delivery, code, reason)
+            return
+        async with self.turns.of(sealed.envelope.id):
+            if code == EXHAUSTED and await self._was_answered(sealed):
+                return
+            await self._bury(delivery, code, reason)
+            if sealed.envelope.schema == STEP:
+                await self._tell_given_up(sealed, code, reason)
+
+    async def _bury(self, delivery: Delivery, code: str, reason: str) -> None:
+        """Store the dead letter. A process that dies before the message is settled writes another the next time."""
+        await write_dead_letter(
+            self.mesh.transport, delivery, self.agent.consumer, PRODUCER, code=code, reason=text(reason)
+        )
+
+    async def _was_answered(self, sealed: Sealed) -> bool:
+        try:
+            return sealed.envelope.schema == STEP and await self._is_answered(sealed, reply_address(sealed))
+        except InputError:
+            return False
+
+    async def _tell_given_up(self, sealed: Sealed, code: str, reason: str) -> None:
+        failure = given_up(code, reason, exhausted=code == EXHAUSTED)
+        recorder = self._recorder(sealed, fresh=False)
+        try:
+            reply_to = reply_address(sealed)
+            await recorder.catch_up()
+            await self._answer(sealed, reply_to, recorder, StepFailed(failure))
+        except InputError as error:  # nowhere to tell it: the dead letter is all there is
+            self.log.warning("step.untold", agent=self.agent.id, code=code, reason=error.message)
+
+    async def _handle(self, delivery: Delivery, sealed: Sealed) -> None:
+        again = delivery.deliveries > 1 and sealed.envelope.schema == STEP
+        if again and await self._is_answered(sealed, reply_address(sealed)):
+            return
+        step = read_step(sealed, await artifacts.check_out(self.mesh.objects, sealed.envelope))
+        recorder = self._recorder(sealed, fresh=delivery.deliveries == 1)
+        result, used = await self._work(step, recorder)
+        await self._answer(sealed, step.reply_to, recorder, result, used)
+        crash.point("runtime.after_result")
+
+    def _recorder(self, cause: Sealed, *, fresh: bool) -> Recorder:
+        mesh = self.mesh
+        return Recorder(mesh.transport, mesh.objects, mesh.clock, cause, self.agent.id, fresh=fresh)
+
+    async def _is_answered(self, cause: Sealed, reply_to: str) -> bool:
+        """Whether the result is stored; raises `InputError` (`result.taken`) when something else is in its place."""
+        there = await self.mesh.transport.last(stream_of(reply_to), reply_to)
+        if there is not None and not answers(there, cause):
+            raise _taken(reply_to)
+        return there is not None
+
+    async def _work(self, step: Step, recorder: Recorder) -> tuple[StepCompleted | StepFailed, tuple[Ref, ...]]:
+        """The step's result, and the tool results that went into it."""
+        seconds = (step.deadline - self.mesh.clock.now()).total_seconds()
+        if seconds <= 0:
+            await recorder.catch_up()
+            return StepFailed(deadline_passed(step.request.deadline)), ()
+        ctx = Context(step, self.agent.settings, log_for(self.agent.id, step), recorder, self.feed)
+        result = await handle(self.hooks, step, ctx, recorder, self.leftovers, seconds=seconds, grace=self.grace)
+        return result, ctx.used
+
+    async def _answer(
+        self,
+        cause: Sealed,
+        reply_to: str,
+        recorder: Recorder,
+        result: StepCompleted | StepFailed,
+        used: tuple[Ref, ...] = (),
+    ) -> None:
+        """Store the result, once; what another attempt stored for the same cause stands.
+
+        Raises `InputError` (`result.taken`) when something else is in its place.
+        """
+        place, now = recorder.place, self.mesh.clock.now()
+        mine = seal_result(cause, self.agent.id, reply_to, result, place=place, ts=now, used=used)
+        await artifacts.keep(self.mesh.objects, mine, result)
+        try:
+            await store_once(self.mesh.transport, mine)
+        except NondeterminismError:
+            self.log.warning("result.differs", agent=self.agent.id, kept="the one stored first")
+        except Conflict as conflict:
+            there = conflict.fields.get("stored")
+            if not isinstance(there, Message) or not answers(there, cause):
+                raise _taken(reply_to) from conflict
+            self.log.warning("result.differs", agent=self.agent.id, kept="the one stored first")
+        else:
+            failed = result.error.code if isinstance(result, StepFailed) else None
+            self.log.info("step.answered", agent=self.agent.id, failed=failed)
+
+
+def answers(message: Message, cause: Sealed) -> bool:
+    """Whether a stored message is the result of handling `cause`."""
+    try:
+        return unseal(message.body, message.subject).envelope.causes[:1] == (cause.ref,)
+    except EnvelopeError:
+        return False
+
+
+def pause_after(deliveries: int) -> float:
+    """Seconds until a message that could not be handled comes back."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(deliveries - 1, 16))
+
+
+def log_for(agent_id: str, step: Step) -> Any:
+    """The logger a handler is given: its lines carry the ids of the message, from any thread."""
+    envelope = step.sealed.envelope
+    return logs.get(f"agent.{agent_id}").bind(
+        trace_id=envelope.trace_id,
+        span_id=envelope.span_id,
+        workflow_id=step.sealed.workflow_id,
+        message_id=envelope.id,
+    )
+
+
+def _taken(reply_to: str) -> InputError:
+    return InputError(f"{reply_to} holds something else than the result", code="result.taken")
