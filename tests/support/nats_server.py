@@ -29,8 +29,8 @@ BINARY = _find()
 class NatsServer:
     """`with NatsServer(directory) as server`; it keeps port and data when it is killed and started again."""
 
-    def __init__(self, directory: Path, extra: str = "") -> None:
-        self._directory, self._extra = directory, extra
+    def __init__(self, directory: Path, *, sync: str = "always") -> None:
+        self._directory, self._sync = directory, sync
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
         """`nats://127.0.0.1:PORT`, once started."""
@@ -54,8 +54,7 @@ class NatsServer:
             f'listen: "127.0.0.1:{self.url.rpartition(":")[2] or -1}"\n'
             'http: "127.0.0.1:-1"\n'
             f'ports_file_dir: "{ports}"\n'
-            f'jetstream {{ store_dir: "{self._directory / "data"}", sync_interval: always }}\n'
-            f"{self._extra}\n"
+            f'jetstream {{ store_dir: "{self._directory / "data"}", sync_interval: {self._sync} }}\n'
         )
         log = str(self._directory / "nats-server.log")
         self._process = subprocess.Popen([BINARY, "-c", str(config), "-l", log])
@@ -74,16 +73,17 @@ class NatsServer:
             self._process = None
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay up, nobody answers."""
-        self._signal(signal.SIGSTOP)
+        """SIGSTOP: connections stay up, nobody answers. Returns when all its threads stand still."""
+        os.waitid(os.P_PID, self._signal(signal.SIGSTOP), os.WSTOPPED)
 
     def thaw(self) -> None:
         """SIGCONT."""
         self._signal(signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
+        return self._process.pid
 
 
 def _read_ports(folder: Path) -> dict[str, list[str]]:
