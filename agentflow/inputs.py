@@ -18,7 +18,7 @@ from agentflow.clock import Clock
 from agentflow.envelope import MAX_INLINE_PAYLOAD, ChainPlace, Sealed, encode_payload
 from agentflow.errors import OutcomeUnknown, Unreachable
 from agentflow.ids import new_id
-from agentflow.mesh.publishing import store
+from agentflow.mesh.publishing import PATIENCE, store
 from agentflow.mesh.transport import Transport
 from agentflow.payloads import Payload
 from agentflow.registry import ARTIFACTS
@@ -72,7 +72,7 @@ class Inputs:
         async with chain.lock:
             sealed = await self._seal(run_id, payload, chain, metadata or {})
             try:
-                await store(self._transport, sealed, expect=expect)
+                await store(self._transport, sealed, expect=expect, patience=PATIENCE)
             except (OutcomeUnknown, Unreachable, asyncio.CancelledError):
                 chain.given_up += 1
                 chain.place = ChainPlace(f"input:{self.incarnation}.{chain.given_up}:{run_id}")

@@ -108,13 +108,13 @@ def run(spec: ServiceSpec, settings: ServiceSettings, body: Body) -> int:
 def _failed(error: Exception, log: Any) -> int:
     """Log why the process ends, and return its exit code: the first error's, where several tasks failed."""
     leaves = _leaves(error)
-    strangers = [leaf for leaf in leaves if not isinstance(leaf, AgentflowError)]
-    if strangers:
-        log.error("service.crashed", exc_info=strangers[0])
+    ours = [leaf for leaf in leaves if isinstance(leaf, AgentflowError)]
+    if len(ours) < len(leaves):
+        log.error("service.crashed", exc_info=error)
         return AgentflowError.exit_code
-    for leaf in leaves:
-        log.error("service.failed", code=getattr(leaf, "error_code", ""), reason=str(leaf))
-    return int(getattr(leaves[0], "exit_code", AgentflowError.exit_code))
+    for leaf in ours:
+        log.error("service.failed", code=leaf.error_code, reason=leaf.message)
+    return ours[0].exit_code
 
 
 def _leaves(error: Exception) -> list[Exception]:

@@ -1,6 +1,6 @@
 """What sealing and opening an envelope costs, beside the floor: encoding and hashing the same bytes.
 
-    python -m benchmarks.wire [--json] [--rounds N]
+python -m benchmarks.wire [--json] [--rounds N]
 """
 
 import argparse

@@ -49,6 +49,6 @@ def _print(report: dict[str, Any], findings: "list[Finding]") -> None:
     say(f"mesh at {report['mesh']} ({report['found_by']})")
     for finding in findings:
         label, colour = _SHOWN[finding.level]
-        say(f"  {paint(label, colour, sys.stdout)}  {finding.check:<12} {finding.message}")
+        say(f"  {paint(label, colour, sys.stdout)}  {finding.check:<13} {finding.message}")
         if finding.fix:
-            say(f"                      → {finding.fix}")
+            say(f"                       → {finding.fix}")

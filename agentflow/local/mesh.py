@@ -81,7 +81,8 @@ class LocalMesh:
         self._options = options
         self._note = note
         self._clock = clock or SystemClock()
-        self._watch = Watch(self.server, note)
+        self._watch = Watch(self.server, self.restart_server, note)
+        self._provisioners: Sequence[services.Provisioner] = ()
         self._announced: RunningMesh | None = None
 
     @classmethod
@@ -130,16 +131,13 @@ class LocalMesh:
         """
         try:
             programs = self._programs()
-            provisioners = services.installed_provisioners()
+            self._provisioners = services.installed_provisioners()
             await self.server.start()
-            transport = await connect(self.url, name="agentflow-local")
-            try:
-                await self._provision(transport, provisioners)
+            async with self._connected() as transport:
+                await self._provision(transport)
                 self._start_services(programs)
                 await self._until_ready(transport)
                 await self._apply_workflows(transport)
-            finally:
-                await transport.close()
             self._announce()
             if self._options.watched:
                 self._watch.start(self.processes())
@@ -147,6 +145,20 @@ class LocalMesh:
             await self.stop()
             raise
         return self
+
+    async def restart_server(self) -> None:
+        """Start the server again, at the same address, and make again what it kept in memory: the registry."""
+        await self.server.restart()
+        async with self._connected() as transport:
+            await self._provision(transport)
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Transport]:
+        transport = await connect(self.url, name="agentflow-local")
+        try:
+            yield transport
+        finally:
+            await transport.close()
 
     async def stop(self, deadline: float = STOP_TIMEOUT) -> None:
         """Stop the services, then the server; idempotent. What did not end by itself is noted."""
@@ -171,8 +183,8 @@ class LocalMesh:
             programs = [program for program in programs if program.name != "runtime"]
         return programs
 
-    async def _provision(self, transport: Transport, provisioners: Sequence[services.Provisioner]) -> None:
-        for provision in provisioners:
+    async def _provision(self, transport: Transport) -> None:
+        for provision in self._provisioners:
             report = await provision(transport, replicas=1)
             for drift in getattr(report, "drift", ()):
                 self._note(f"stream drift: {getattr(drift, 'sentence', drift)}")

@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from agentflow.errors import MeshError
+from agentflow.errors import AgentflowError, MeshError
 from agentflow.local.processes import ChildProcess
 from agentflow.mesh.embedded import EmbeddedServer
 
@@ -31,10 +31,13 @@ class _Record:
 class Watch:
     """A task that looks after child processes and the server."""
 
-    def __init__(self, server: EmbeddedServer, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, server: EmbeddedServer, restart_server: Callable[[], Awaitable[None]], note: Callable[[str], None]
+    ) -> None:
         self.restarts = 0
         """How often something was started again."""
         self._server = server
+        self._restart_server = restart_server
         self._note = note
         self._task: asyncio.Task[None] | None = None
 
@@ -64,9 +67,9 @@ class Watch:
     async def _revive_server(self) -> None:
         self._note("nats-server ended by itself: starting it again")
         try:
-            await self._server.restart()
+            await self._restart_server()
             self.restarts += 1
-        except MeshError as error:
+        except AgentflowError as error:
             self._note(f"it did not start: {error.message}")
             await asyncio.sleep(FIRST_PAUSE)
 

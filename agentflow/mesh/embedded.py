@@ -62,7 +62,7 @@ class EmbeddedServer:
     ) -> None:
         """Without a `directory` the data is ephemeral: temporary, and removed at the stop. `port` None takes a free one."""
         self.ephemeral = directory is None
-        self.directory = Path(tempfile.mkdtemp(prefix="agentflow-")) if directory is None else directory.absolute()
+        self._directory = None if directory is None else directory.absolute()
         self.name = name
         self.url = ""
         """`nats://127.0.0.1:PORT`, once started; a restart keeps it."""
@@ -89,6 +89,13 @@ class EmbeddedServer:
             await server.stop()
 
     @property
+    def directory(self) -> Path:
+        """Where everything is kept; raises `MeshError` for an ephemeral one that was never started."""
+        if self._directory is None:
+            raise MeshError("an ephemeral server has no directory before it is started", code="server.not_started")
+        return self._directory
+
+    @property
     def log(self) -> Path:
         """Its log file."""
         return self.directory / "logs" / "nats-server.log"
@@ -112,6 +119,8 @@ class EmbeddedServer:
         """
         try:
             self.binary = server_binary.find()
+            if self._directory is None:
+                self._directory = Path(tempfile.mkdtemp(prefix="agentflow-"))
             self._claim_directory()
             if self._port:
                 check_port(self._port)
@@ -128,8 +137,8 @@ class EmbeddedServer:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-        if self.ephemeral:
-            await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+        if self.ephemeral and self._directory is not None:
+            await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     async def kill(self) -> None:
         """End it as a crash would (SIGKILL); directory and port stay ours for a `restart`."""

@@ -401,7 +401,7 @@ def _stream_info(answer: Mapping[str, Any]) -> StreamInfo:
         config=answer["config"],
         messages=state["messages"],
         bytes=state["bytes"],
-        first_seq=state["first_seq"],
+        first_seq=state["first_seq"] if state["messages"] else state["last_seq"] + 1,
         last_seq=state["last_seq"],
         consumers=state["consumer_count"],
         created=created,

@@ -81,12 +81,17 @@ class MemoryStream:
 
     def _check_size(self, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
         limit, found = self.config["max_msg_size"], len(body) + _size_of(headers)
-        if 0 <= limit < found:
+        if 0 < limit < found:
             raise refusal(f"message to {subject} has {found} bytes; the stream takes {limit}", found=found)
-        room = self.config["max_bytes"] - self._bytes - found - len(subject) - _OVERHEAD
-        full = 0 <= self.config["max_msgs"] <= len(self.messages) or (self.config["max_bytes"] >= 0 and room < 0)
-        if full and self.config["discard"] == "new":
+        if self.config["discard"] == "new" and self._full_for(subject, found + len(subject) + _OVERHEAD):
             raise refusal(f"stream {self.config['name']} is full", stream=self.config["name"])
+
+    def _full_for(self, subject: str, size: int) -> bool:
+        """Whether there is no room; a message that replaces its subject's oldest may take that one's room."""
+        held, each = self._subjects.get(subject, []), self.config["max_msgs_per_subject"]
+        freed = _size(self.messages[held[0]]) if 0 < each <= len(held) else 0
+        many = 0 < self.config["max_msgs"] <= len(self.messages) and not freed
+        return many or (0 < self.config["max_bytes"] <= self._bytes + size and freed < size)
 
     def _check_expected(self, subject: str, expect: int | None) -> None:
         last = self._subjects.get(subject, [0])[-1]
@@ -124,8 +129,12 @@ class MemoryStream:
         for subject in subjects or list(self._subjects):
             while 0 < each < len(self._subjects.get(subject, ())):
                 self.remove(self._subjects[subject][0])
-        while 0 <= self.config["max_msgs"] < len(self.messages) or 0 <= self.config["max_bytes"] < self._bytes:
+        while self.config["discard"] == "old" and self._over():
             self.remove(next(iter(self.messages)))
+
+    def _over(self) -> bool:
+        messages, size = int(self.config["max_msgs"]), int(self.config["max_bytes"])
+        return 0 < messages < len(self.messages) or 0 < size < self._bytes
 
     def remove(self, seq: int) -> Message | None:
         """Take a message away."""

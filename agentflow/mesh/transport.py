@@ -165,6 +165,7 @@ class StreamInfo:
     messages: int
     bytes: int
     first_seq: int
+    """Of the first message there is; one behind `last_seq` in an empty stream."""
     last_seq: int
     consumers: int
     created: datetime

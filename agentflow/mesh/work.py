@@ -7,6 +7,7 @@ never reaches a later check (architecture, section 4).
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,8 @@ class Worker:
         while True:
             await asyncio.sleep(self._policy.ack_wait / 3)
             for delivery in list(self._tasks.values()):
-                await delivery.in_progress()
+                with contextlib.suppress(MeshError):  # one that cannot be told must not end the others' keep-alive
+                    await delivery.in_progress()
 
     async def _one(self, delivery: Delivery) -> None:
         try:

@@ -17,7 +17,7 @@ from agentflow.errors import SubjectError
 from agentflow.payloads import Command, DeadLetter, Decision, GoalRejected, InputRejected, Payload
 from agentflow_streams.continuity import ANYWHERE, HOMES, may_have_expired
 from agentflow_streams.findings import Damage, Scope
-from agentflow_streams.records import Record, Trace
+from agentflow_streams.records import Record
 
 _ANSWERS = {
     "step.completed/1": frozenset({"AF_AGENTS"}),
@@ -29,6 +29,10 @@ _ANSWERS = {
 
 _RESTS_ON = {"tool.completed/1": frozenset({"AF_AUDIT"}), "tool.failed/1": frozenset({"AF_AUDIT"})}
 """Where the further causes of a response are, where they are all of one kind: the audit entry it rests on."""
+
+
+Place = tuple[str, int]
+"""A stream and a sequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,11 @@ class Stranger:
     stream: str
     seq: int
     subject: str
-    sealed: bool
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return self.stream, self.seq
 
 
 class References:
@@ -79,18 +87,20 @@ class References:
         """References to what is gone by age."""
         self.timers = 0
         self.unsent: list[Reference] = []
-        """Commands of the last decision of an open run that are not stored: to be sent still, or lost."""
+        """The last commands of open runs, where they are not stored: to be sent still, or lost."""
         self._known: dict[str, Link] = {}
         self._doubles: dict[tuple[str, str], Link] = {}
         self._pending: dict[str, list[Reference]] = {}
         self._awaited: dict[str, tuple[Command, Reference]] = {}
         self._sent: dict[str, Sent] = {}
         self._listing: set[str] = set()
-        self._edited: dict[str, Trace] = {}
+        self._last_listing: dict[str, Link] = {}
         self._strangers: dict[str, list[Stranger]] = {}
+        self._damaged: dict[str, list[Stranger]] = {}
         self._given_up: set[str] = set()
         self._read_at: list[tuple[str, int, int, str]] = []
         self._found: list[Damage] = []
+        self._told: set[str] = set()
 
     @property
     def settled(self) -> bool:
@@ -111,21 +121,19 @@ class References:
         elif isinstance(payload, DeadLetter):
             self._given_up.add(_given_up(payload))
 
-    def add_edited(self, trace: Trace) -> None:
-        """Take in what an edited envelope was: whoever refers to it is not told as damaged a second time."""
-        self._edited[trace.id] = trace
-
     def add_stranger(self, record: Record) -> None:
         """Take in a message that a decision may list by the hash of its raw bytes.
 
         That is what is no clean envelope, or one that has no place on its subject.
         """
-        stranger = Stranger(record.stream, record.seq, record.subject, record.sealed is not None)
-        for hash in {record.raw_hash, record.sealed.hash if record.sealed else record.raw_hash}:
-            self._strangers.setdefault(hash, []).append(stranger)
+        id = record.sealed.envelope.id if record.sealed else record.trace.id if record.trace else ""
+        stranger = Stranger(record.stream, record.seq, record.subject)
+        self._strangers.setdefault(record.raw_hash, []).append(stranger)
+        if id and record.damage is not None:
+            self._damaged.setdefault(id, []).append(stranger)
 
-    def accounted(self) -> set[tuple[str, int]]:
-        """Messages that are no clean envelopes, but that a decision consumed or refused, or a consumer gave up."""
+    def accounted(self) -> set[Place]:
+        """Where the messages are that a decision consumed or refused by their raw bytes, or a consumer gave up."""
         named = (
             stranger
             for reference in self._unsettled()
@@ -133,7 +141,7 @@ class References:
             if stranger.subject == reference.subject
         )
         given_up = (stranger for hash in self._given_up for stranger in self._strangers.get(hash, ()))
-        return {(stranger.stream, stranger.seq) for stranger in (*named, *given_up)}
+        return {stranger.place for stranger in (*named, *given_up)}
 
     def explained(self) -> dict[str, int]:
         """For each decision with commands: how many of them are told as missing, and so explain a gap in its chain."""
@@ -142,23 +150,30 @@ class References:
             explained[reference.by.id] += 1
         return explained
 
-    def judge(self, scope: Scope, in_flight: set[str]) -> Iterator[Damage]:
-        """Every damage; `in_flight` are the ids of decisions whose commands may still be on their way."""
+    def judge(self, scope: Scope, open_chains: set[str], accounted: set[Place]) -> Iterator[Damage]:
+        """Every damage. The last commands of a run in `open_chains` may still be on their way.
+
+        What is damaged itself, and not `accounted` for, is told where it is and not by those that refer to it.
+        """
+        in_flight = {last.id for chain, last in self._last_listing.items() if chain in open_chains}
+        self._told = {id for id, them in self._damaged.items() if any(each.place not in accounted for each in them)}
         yield from self._found
+        for id, (_, reference) in self._awaited.items():
+            if id in self._told:
+                continue
+            if reference.by.id in in_flight and id not in self._pending:
+                self.unsent.append(reference)
+            else:
+                yield from self._absent(reference, scope)
         for reference in self._unsettled():
             yield from self._judge_reference(reference, scope)
-        for id, (_, reference) in self._awaited.items():
-            if reference.by.id in in_flight and id not in self._edited:
-                self.unsent.append(reference)
-            elif id not in self._edited and id not in self._pending:
-                yield from self._absent(reference, scope)
         yield from self._inversions()
 
     def judge_foundation(self, link: Link, below: str) -> Iterator[Damage]:
         """Place 0 of a chain that rests on an envelope must carry that envelope's hash."""
-        trace, known = self._edited.get(below), self._known.get(below)
+        known = self._known.get(below)
         fits = known is None or known.hash == link.prev_hash or (below, link.prev_hash) in self._doubles
-        if trace is None and not fits:
+        if below not in self._damaged and not fits:
             told = f"the chain rests on {below}, and its first prev_hash is not the hash of that envelope"
             yield Damage(link.stream, link.seq, "unlinked", link.chain, told)
 
@@ -194,6 +209,9 @@ class References:
         self.timers += decision.timer is not None
         if decision.commands:
             self._listing.add(link.id)
+            last = self._last_listing.setdefault(link.chain, link)
+            if link.place > last.place:
+                self._last_listing[link.chain] = link
         for command in decision.commands:
             if (home := _home(command.subject)) not in ANYWHERE:
                 continue
@@ -212,12 +230,12 @@ class References:
 
     def _judge_reference(self, reference: Reference, scope: Scope) -> Iterator[Damage]:
         by = reference.by
-        if self._is_stranger(reference) or reference.id in self._edited:
+        if reference.id in self._told or self._is_stranger(reference):
             return
         if known := self._known.get(reference.id):
             told = f"its {reference.what} {reference.id} has another hash where it is stored ({_at(known)})"
             yield Damage(by.stream, by.seq, "unlinked", by.chain, told)
-        elif self._pending[reference.id][0] is reference:
+        elif reference is self._pending[reference.id][0] and reference.id not in self._awaited:
             yield from self._absent(reference, scope)
 
     def _absent(self, reference: Reference, scope: Scope) -> Iterator[Damage]:
@@ -233,14 +251,10 @@ class References:
             yield Damage(by.stream, by.seq, "missing", by.chain, told)
 
     def _is_stranger(self, reference: Reference) -> bool:
-        """Whether what is named is there, though it is no clean envelope; a moved one is told by itself."""
-        found = [
-            stranger
-            for stranger in self._strangers.get(reference.hash, ())
-            if stranger.sealed or reference.subject in ("", stranger.subject)
-        ]
+        """Whether what is named is there, as raw bytes on the subject it was read from."""
+        found = [each for each in self._strangers.get(reference.hash, ()) if each.subject == reference.subject]
         if len(found) == 1:
-            self._note_place(reference, found[0].stream, found[0].seq)
+            self._note_place(reference, *found[0].place)
         return bool(found)
 
     def _note_place(self, reference: Reference, stream: str, seq: int) -> None:

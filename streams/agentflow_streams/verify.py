@@ -24,10 +24,7 @@ from agentflow.payloads import TERMINAL
 from agentflow_streams.continuity import Chains
 from agentflow_streams.findings import Caution, Damage, OpenRun, Scope, StreamScope, StreamSummary, Verification
 from agentflow_streams.records import Record, is_open_input
-from agentflow_streams.references import References
-
-Place = tuple[str, int]
-"""A stream and a sequence."""
+from agentflow_streams.references import Place, References
 
 
 class Verifier:
@@ -79,7 +76,7 @@ class Verifier:
     def finish(self, first_seqs: Mapping[str, int] | None = None) -> Verification:
         """Judge everything. `first_seqs` are the streams' first sequences now: what expired meanwhile is no gap."""
         accounted = self._references.accounted() & self._open_inputs
-        damages = sorted({*self._gaps(first_seqs or {}), *self._judge_unclean(accounted), *self._judge_ties()})
+        damages = sorted({*self._gaps(first_seqs or {}), *self._judge_unclean(accounted), *self._judge_ties(accounted)})
         open_runs = self._open_runs()
         return Verification(
             ok=not damages,
@@ -111,7 +108,6 @@ class Verifier:
             self._chains.add_moved(link_of(record.sealed, record.stream, record.seq))
         elif record.trace is not None:
             self._chains.add_edited(record.stream, record.seq, record.trace)
-            self._references.add_edited(record.trace)
 
     def _note_run(self, sealed: Sealed) -> None:
         chain, schema = sealed.envelope.chain, sealed.envelope.schema
@@ -139,7 +135,7 @@ class Verifier:
                 continue
             yield Damage(*place, record.damage, _chain_of(record), f"{record.detail} (stored on {record.subject})")
 
-    def _judge_ties(self) -> Iterator[Damage]:
+    def _judge_ties(self, accounted: set[Place]) -> Iterator[Damage]:
         """Chains and references; where the bytes themselves are damaged, what follows from that is not told again."""
         told = {(record.stream, record.seq) for record in self._unclean if record.damage != "missing"}
         for damage in self._judge_chains():
@@ -150,8 +146,7 @@ class Verifier:
                 self._cautions.append(Caution(*place, f"an event told twice after an unknown outcome: {damage.detail}"))
             elif damage.kind == "missing" or place not in told:
                 yield damage
-        in_flight = {self._chains.last_place(chain).id for chain in self._runs - self._ended}
-        for damage in self._references.judge(self._scope, in_flight):
+        for damage in self._references.judge(self._scope, self._runs - self._ended, accounted):
             if damage.kind == "missing" or (damage.stream, damage.seq) not in told:
                 yield damage
 
@@ -169,7 +164,7 @@ class Verifier:
 
     def _unsent(self) -> Iterator[Caution]:
         for each in self._references.unsent:
-            told = f"command {each.id}, listed by the last decision of an open run, is not on {each.subject}"
+            told = f"command {each.id}, the last of an open run, is not on {each.subject}"
             yield Caution(each.by.stream, each.by.seq, f"{told}: it is still to be sent, or lost")
 
     def _not_vouched(self, open_runs: tuple[OpenRun, ...]) -> Iterator[str]:

@@ -1,10 +1,12 @@
 """Reading what is stored: by sequence, by subject, first, last and in order; and the streams themselves."""
 
+from typing import Any
+
 import pytest
 
 from agentflow.errors import MeshError, NotStored
 from agentflow.mesh.transport import Transport
-from tests.contract.meshes import fill, stream
+from tests.contract.meshes import SECOND, fill, stream
 
 
 async def read(transport: Transport, subject: str = ">", **more: int) -> list[int]:
@@ -51,7 +53,15 @@ async def test_a_pattern_selects(filled: Transport, pattern: str, expected: list
 
 @pytest.mark.parametrize(
     ("start", "end", "expected"),
-    [(3, None, [3, 4, 5, 6]), (1, 2, [1, 2]), (2, 4, [2, 3, 4]), (6, 6, [6]), (7, None, []), (4, 3, []), (1, 99, [1, 2, 3, 4, 5, 6])],
+    [
+        (3, None, [3, 4, 5, 6]),
+        (1, 2, [1, 2]),
+        (2, 4, [2, 3, 4]),
+        (6, 6, [6]),
+        (7, None, []),
+        (4, 3, []),
+        (1, 99, [1, 2, 3, 4, 5, 6]),
+    ],
 )
 async def test_a_range_selects(filled: Transport, start: int, end: int | None, expected: list[int]) -> None:
     """From `start` to `end`, both included; beyond the last there is nothing."""
@@ -240,9 +250,46 @@ async def test_what_denies_deletion_goes_on_denying_it(transport: Transport) -> 
         await transport.update_stream(stream())
 
 
-@pytest.mark.parametrize("setting", [{"allow_msg_schedules": True}, {"allow_msg_ttl": True, "subject_delete_marker_ttl": 10**9}])
+async def test_streams_whose_subjects_never_meet_live_side_by_side(transport: Transport) -> None:
+    """Patterns of different length, or with different tokens, cover nothing in common."""
+    for name, subject in (("A", "x.*"), ("B", "x.*.y"), ("C", "x.*.z.>")):
+        await transport.create_stream(stream(name, subject))
+
+    assert ["A", "B", "C"] == list(await transport.stream_names())
+
+
+async def test_where_a_stream_is_kept_cannot_be_changed(filled: Transport) -> None:
+    """From memory to disk needs another stream."""
+    with pytest.raises(MeshError):
+        await filled.update_stream(stream(storage="file"))
+
+
+async def test_the_duplicate_window_is_never_longer_than_messages_live(transport: Transport) -> None:
+    """By default it gives way; asking for a longer one is refused."""
+    info = await transport.create_stream(stream(max_age=5 * SECOND))
+    assert 5 * SECOND == info.config["duplicate_window"]
+
+    with pytest.raises(MeshError):
+        await transport.create_stream(stream("MORE", "more.>", max_age=5 * SECOND, duplicate_window=6 * SECOND))
+
+
+@pytest.mark.parametrize(("kind", "left"), [("sub", [2, 4]), ("all", [4])])
+async def test_a_rollup_replaces_what_came_before(transport: Transport, kind: str, left: list[int]) -> None:
+    """Where a stream allows it, as buckets do: of its subject, or of the whole stream."""
+    await transport.create_stream(stream(allow_rollup_hdrs=True))
+    for subject in ("events.a", "events.b", "events.a"):
+        await transport.publish(subject, b"", stream="EVENTS")
+
+    await transport.publish("events.a", b"sum", stream="EVENTS", headers={"Nats-Rollup": kind})
+
+    assert left == await read(transport)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"allow_msg_schedules": True}, {"allow_msg_ttl": True, "subject_delete_marker_ttl": 10**9}]
+)
 async def test_some_settings_silently_change_what_protects_evidence(
-    transport: Transport, setting: dict[str, int]
+    transport: Transport, setting: dict[str, Any]
 ) -> None:
     """Schedules and delete markers switch deny-purge off and rollups on: why timers and buckets hold no evidence."""
     info = await transport.create_stream(stream(deny_purge=True, **setting))

@@ -67,8 +67,7 @@ async def test_consumers_go_on_after_a_restart(server: NatsServer, transport: Tr
         await eventually(lambda: len(one.seen) >= 5 and len(two.seen) >= 5)
         await restart(server, transport)
         await fill(transport, 5, "events.b")
-        for worker in (one, two):
-            await eventually(lambda worker=worker: len(set(worker.bodies)) == 10, within=8)
+        await eventually(lambda: len(set(one.bodies)) == len(set(two.bodies)) == 10, within=8)
 
 
 async def test_a_waiting_consumer_survives_a_long_absence(server: NatsServer, transport: Transport) -> None:
@@ -162,6 +161,12 @@ class Writer:
                 await asyncio.sleep(0.01)  # not connected: leave the loop to the others
 
 
+async def more_is_stored(writers: list[Writer]) -> None:
+    """Wait until the writers have had fifty more acknowledgements."""
+    before = sum(len(writer.stored) for writer in writers)
+    await eventually(lambda: sum(len(writer.stored) for writer in writers) > before + 50)
+
+
 async def test_every_publish_of_an_outage_ends_in_one_of_three_outcomes(
     server: NatsServer, transport: Transport
 ) -> None:
@@ -170,8 +175,7 @@ async def test_every_publish_of_an_outage_ends_in_one_of_three_outcomes(
     writing = True
     tasks = [asyncio.create_task(writer.run(lambda: writing)) for writer in writers]
     for away in (0.0, 0.5, 1.0):
-        acknowledged = sum(len(writer.stored) for writer in writers)
-        await eventually(lambda acknowledged=acknowledged: sum(len(w.stored) for w in writers) > acknowledged + 50)
+        await more_is_stored(writers)
         await restart(server, transport, away)
     writing = False
     async with asyncio.timeout(10):

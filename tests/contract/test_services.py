@@ -1,6 +1,7 @@
 """Micro services, plain requests, and whether the broker is there at all."""
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -19,7 +20,11 @@ async def upper(body: bytes) -> bytes:
 
 def echo(**more: Any) -> ServiceSpec:
     """A service with one endpoint, `echo.upper`."""
-    base: dict[str, Any] = {"description": "says it louder", "metadata": {"kind": "test"}, "endpoints": {"upper": upper}}
+    base: dict[str, Any] = {
+        "description": "says it louder",
+        "metadata": {"kind": "test"},
+        "endpoints": {"upper": upper},
+    }
     return ServiceSpec("echo", "1.2.3", **{**base, **more})
 
 
@@ -109,6 +114,25 @@ async def test_a_service_counts_its_requests(transport: Transport) -> None:
     assert "io.nats.micro.v1.stats_response" == found["type"]
     assert 0 == found["endpoints"][0]["num_errors"]
     assert found["started"]
+
+
+async def test_a_handler_that_fails_is_counted_and_the_service_lives(transport: Transport) -> None:
+    """Its caller is answered, the error shows in `$SRV.STATS`, and the next request is served."""
+
+    async def fails(body: bytes) -> bytes:
+        raise ValueError(body)
+
+    await transport.serve(echo(endpoints={"fails": fails, "upper": upper}))
+    with contextlib.suppress(MeshError):
+        await transport.request("echo.fails", b"x")
+
+    assert b"X" == await transport.request("echo.upper", b"x")
+
+    async def counted() -> bool:
+        found = await ask(transport, "$SRV.STATS.echo")
+        return {each["name"]: each["num_errors"] for each in found["endpoints"]} == {"fails": 1, "upper": 0}
+
+    assert await eventually(counted)
 
 
 async def test_a_service_without_endpoints_is_still_found(transport: Transport) -> None:

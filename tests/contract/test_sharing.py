@@ -1,11 +1,24 @@
 """One durable consumer, several processes: work is shared, or one is active and the others stand by."""
 
+from collections.abc import Sequence
+
 from agentflow.mesh.transport import Transport
 from tests.contract.meshes import Mesh, Worker, consumer, fill, stream, workers
 from tests.support.waiting import eventually, stays
 
 TAKEOVER = 15.0
 """Seconds; the server notices a silent active process after a few."""
+
+
+def seqs(worker: Worker) -> set[int]:
+    """The sequences of what a worker has seen."""
+    return {delivery.message.seq for delivery in worker.seen}
+
+
+async def first_to_see(shared: Sequence[Worker], count: int) -> Worker:
+    """The worker that has seen `count` messages first."""
+    await eventually(lambda: any(len(worker.seen) >= count for worker in shared))
+    return next(worker for worker in shared if len(worker.seen) >= count)
 
 
 async def three(mesh: Mesh) -> list[Transport]:
@@ -50,7 +63,7 @@ async def test_an_idle_pinned_attachment_stays_the_active_one(mesh: Mesh) -> Non
     transports = await three(mesh)
     async with workers(transports, consumer(pinned=True), acks=True) as shared:
         await fill(mesh.transport, 1)
-        active = await eventually(lambda: next((worker for worker in shared if worker.seen), None))
+        active = await first_to_see(shared, 1)
         await stays(lambda: True, during=5.0)
         await fill(mesh.transport, 5)
         await eventually(lambda: sum(len(worker.seen) for worker in shared) == 6)
@@ -63,12 +76,12 @@ async def test_a_busy_pinned_attachment_stays_the_active_one(mesh: Mesh) -> None
     transports = await three(mesh)
     async with workers(transports[:2], consumer(pinned=True), capacity=2) as shared:
         await fill(mesh.transport, 6)
-        active = await eventually(lambda: next((worker for worker in shared if len(worker.seen) == 2), None))
+        active = await first_to_see(shared, 2)
         other = next(worker for worker in shared if worker is not active)
         await stays(lambda: not other.seen, during=4.0)
         for handled in (2, 4):
             await active.ack(*active.seen[handled - 2 : handled])
-            await eventually(lambda handled=handled: len(active.seen) == handled + 2)
+            await first_to_see([active], handled + 2)
 
     assert not other.seen
 
@@ -78,7 +91,7 @@ async def test_when_the_active_attachment_closes_another_takes_over(mesh: Mesh) 
     transports = await three(mesh)
     async with workers(transports, consumer(pinned=True, ack_wait=1.0)) as shared:
         await fill(mesh.transport, 4)
-        active = await eventually(lambda: next((worker for worker in shared if len(worker.seen) == 4), None))
+        active = await first_to_see(shared, 4)
         await active.ack(*active.seen[:3])
         await active.stop()
         await fill(mesh.transport, 2)
@@ -104,8 +117,3 @@ async def test_when_the_active_process_dies_another_takes_over(mesh: Mesh) -> No
         await fill(mesh.transport, 2)
         await eventually(lambda: {1, 2, 3} <= seqs(heir), within=TAKEOVER)
         await heir.ack(*heir.seen)
-
-
-def seqs(worker: Worker) -> set[int]:
-    """The sequences of what a worker has seen."""
-    return {delivery.message.seq for delivery in worker.seen}

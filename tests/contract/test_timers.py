@@ -8,7 +8,7 @@ import pytest
 from agentflow.clock import SystemClock, format_time
 from agentflow.errors import PublishFailed
 from agentflow.mesh.transport import Message, Transport
-from tests.contract.meshes import stream, timers
+from tests.contract.meshes import SECOND, stream, timers
 from tests.support.waiting import eventually, stays
 
 SET, DUE = "timers.set.workflow.run.0", "timers.due.workflow.run.0"
@@ -154,3 +154,25 @@ async def test_schedules_and_discard_new_exclude_each_other(transport: Transport
     """The server refuses such a stream, so the timers' stream must have no limit that could drop one."""
     with pytest.raises(PublishFailed):
         await transport.create_stream(stream("MORE", "more.>", allow_msg_schedules=True, discard="new"))
+
+
+async def test_lifetimes_are_seconds_durations_or_never(transport: Transport) -> None:
+    """The shorter of a message's own and its stream's counts; `never` outlives the stream's."""
+    config = stream(max_age=2 * SECOND, duplicate_window=SECOND, allow_msg_ttl=True)
+    await transport.create_stream(config)
+    for name, ttl in (("plain", "1"), ("duration", "1h1m1s"), ("never", "never")):
+        await transport.publish(f"events.{name}", b"", stream="EVENTS", headers={"Nats-TTL": ttl})
+    await transport.publish("events.none", b"", stream="EVENTS")
+
+    async def left() -> list[str]:
+        return [message.subject.removeprefix("events.") async for message in transport.read("EVENTS")]
+
+    async def without_plain() -> bool:
+        return "plain" not in await left()
+
+    async def only_never() -> bool:
+        return await left() == ["never"]
+
+    assert await eventually(without_plain)
+    assert ["duration", "never", "none"] == await left()
+    assert await eventually(only_never)

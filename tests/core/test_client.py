@@ -15,7 +15,6 @@ from agentflow.envelope import MAX_INLINE_PAYLOAD, Sealed, claim_in, unseal
 from agentflow.errors import Conflict, EvidenceError, NotStored, OutcomeUnknown, SchemaError, SubjectError, Unreachable
 from agentflow.ids import is_ulid
 from agentflow.mesh.memory import MemoryTransport
-from agentflow.mesh.memory_faults import Fault
 from agentflow.payloads import CancelRequested, GoalSubmitted, RunCompleted, RunSignalled
 from agentflow.run import Run
 from agentflow.runs import RunEvent, RunState
@@ -136,7 +135,7 @@ async def test_two_clients_that_submit_the_same_goal_at_once_start_one_run(mesh:
 
 async def test_a_lost_acknowledgement_does_not_start_a_run_twice(client: Client, mesh: MemoryTransport) -> None:
     """The goal landed and nobody said so: it is read back and found."""
-    mesh.broker.faults.plan(Fault("lost_ack", subject=subjects.workflow_in("run-1")))
+    mesh.broker.faults.lose_ack(subjects.workflow_in("run-1"))
 
     await client.submit("greet", id="run-1")
 
@@ -356,14 +355,16 @@ async def test_a_run_that_does_not_exist_is_not_waited_for(client: Client) -> No
         assert "run.unknown" == caught.value.error_code
 
 
-async def test_a_large_output_is_fetched(client: Client, planner: FakePlanner, mesh: MemoryTransport) -> None:
+async def test_a_large_output_is_fetched(client: Client, planner: FakePlanner) -> None:
     """A claim check is not what a caller asked for."""
     run = await client.submit("greet", id="run-1")
-    large = RunCompleted(consumed=(), state="done", output="x" * MAX_INLINE_PAYLOAD)
-    await planner.complete_by_claim("run-1", large)
+    sealed = await planner.complete("run-1", "x" * MAX_INLINE_PAYLOAD)
 
+    assert claim_in(sealed.envelope.payload) is not None
     assert "x" * MAX_INLINE_PAYLOAD == await run.result(timeout=5)
-    assert large == (await collect(run))[-1].payload
+    ended = (await collect(run))[-1].payload
+    assert isinstance(ended, RunCompleted)
+    assert "x" * MAX_INLINE_PAYLOAD == ended.output
 
 
 # --- events and state ----------------------------------------------------------------------------------------------
@@ -445,7 +446,7 @@ async def test_a_decision_that_does_not_verify_is_damage(client: Client, mesh: M
     await mesh.publish(subjects.workflow_out("run-1"), b'{"status":"completed"}', stream=STREAM)
 
     for ask in (run.result(timeout=5), run.state(), collect(run)):
-        with pytest.raises(EvidenceError, match="workflows.run-1.out"):
+        with pytest.raises(EvidenceError, match=r"workflows\.run-1\.out"):
             await ask
 
 
@@ -503,8 +504,9 @@ async def test_a_publish_whose_fate_is_unknown_leaves_no_gap(
     """Its chain is given up and another begun, so that neither has a hole, whether it landed or not."""
     monkeypatch.setattr("agentflow.inputs.PATIENCE", 0.0)
     run = await client.submit("greet", id="run-1")
-    for kind in ("lost", "lost_ack"):
-        mesh.broker.faults.plan(Fault(kind, subject=subjects.workflow_in("run-1")))
+    faults = mesh.broker.faults
+    for fault in (faults.drop, faults.lose_ack):
+        fault(subjects.workflow_in("run-1"))
         with pytest.raises(OutcomeUnknown):
             await run.signal("tick")
         await run.signal("tock")
@@ -514,6 +516,7 @@ async def test_a_publish_whose_fate_is_unknown_leaves_no_gap(
     for sealed in sent:
         chains.setdefault(sealed.envelope.chain, []).append(sealed)
     assert 4 == len(sent)  # goal, tock, the tick whose acknowledgement was lost, tock
+    assert 3 == len(chains)
     assert [] == [b for chain in chains.values() for b in examine(link_of(s, STREAM, i) for i, s in enumerate(chain))]
 
 
@@ -555,11 +558,17 @@ async def test_runs_are_listed_newest_first_and_filtered(mesh: MemoryTransport, 
 
 async def test_a_client_connects_by_url_for_the_time_of_a_block() -> None:
     """And is closed behind it, also when the block fails."""
-    with pytest.raises(ZeroDivisionError):
+    seen: list[Client] = []
+
+    async def fail() -> None:
         async with Client.connect("memory://test-client") as client:
+            seen.append(client)
             assert client.transport.connected
             raise ZeroDivisionError
-    assert not client.transport.connected
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert not seen[0].transport.connected
     MemoryTransport.forget("test-client")
 
 

@@ -7,7 +7,7 @@ results and endings. Each run is a generator that stores one message at a step, 
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -260,9 +260,7 @@ class _Run:
         return self._given(sealed)
 
     def _given(self, sealed: Sealed) -> _Given:
-        stored = self._mesh.put(sealed)
-        envelope = sealed.envelope
-        return _Given(stored, Consumed(envelope.id, sealed.hash, envelope.schema, stored.subject, stored.seq))
+        return self._seen(sealed, self._mesh.put(sealed))
 
     def _adopted(self, stored: Stored, schema: str) -> _Given:
         digest = hashlib.sha256(stored.body + stored.time.isoformat().encode()).digest()
@@ -333,7 +331,7 @@ class _Run:
 
     # --- runtime and executor ----------------------------------------------------------------------------------
 
-    def _answer(self, kind: StepKind) -> Iterator[Stored]:
+    def _answer(self, kind: StepKind) -> Generator[Stored, None, _Given]:
         """What comes back: the generator's value is the input the planner gets."""
         if kind == "signal":
             given = self._from_client(RunSignalled("approved"))
@@ -342,9 +340,10 @@ class _Run:
         request = self._sent
         reply_to = subjects.workflow_result(self._workflow, request.envelope.id)
         if kind == "tool":
-            sealed = yield from self._execute(request, reply_to)
-            return self._seen(sealed)
-        place, used = handling_chain(request), ()
+            sealed, stored = yield from self._execute(request, reply_to)
+            return self._seen(sealed, stored)
+        place: ChainPlace = handling_chain(request)
+        used: tuple[Ref, ...] = ()
         if kind == "agent_with_tools":
             place, used = yield from self._call_tools(request)
         result = StepFailed(FAILURE) if kind == "failing" else StepCompleted({"text": "done"})
@@ -357,15 +356,18 @@ class _Run:
             sender="helper",
             causes=(request.ref, *used),
         )
-        yield self._mesh.put(sealed)
-        return self._seen(sealed)
+        stored = self._mesh.put(sealed)
+        yield stored
+        return self._seen(sealed, stored)
 
-    def _seen(self, sealed: Sealed) -> _Given:
-        stored = self._mesh.recording.messages[-1]
-        return _Given(stored, Consumed(sealed.envelope.id, sealed.hash, sealed.envelope.schema, stored.subject, stored.seq))
+    def _seen(self, sealed: Sealed, stored: Stored) -> _Given:
+        return _Given(
+            stored, Consumed(sealed.envelope.id, sealed.hash, sealed.envelope.schema, stored.subject, stored.seq)
+        )
 
-    def _call_tools(self, request: Sealed) -> Iterator[Stored]:
-        place, used = handling_chain(request), []
+    def _call_tools(self, request: Sealed) -> Generator[Stored, None, tuple[ChainPlace, tuple[Ref, ...]]]:
+        place: ChainPlace = handling_chain(request)
+        used: list[Ref] = []
         for index in range(self._story.tools):
             id = derive_id(request.envelope.id, "helper", "effect", index)
             asked = ToolRequested("search", {"q": str(index)}, format_time(START))
@@ -380,16 +382,17 @@ class _Run:
             )
             place = place.after(call)
             yield self._mesh.put(call)
-            result = yield from self._execute(call, subjects.tool_result("helper", id))
+            result, _ = yield from self._execute(call, subjects.tool_result("helper", id))
             used.append(result.ref)
         return place, tuple(used)
 
-    def _execute(self, call: Sealed, reply_to: str) -> Iterator[Stored]:
+    def _execute(self, call: Sealed, reply_to: str) -> Generator[Stored, None, tuple[Sealed, Stored]]:
         """Intent, outcome, result."""
         id = call.envelope.id
         intent = AuditIntent("search", "1", "idempotent", "agent", "c" * 64, "d" * 64, 1, format_time(START))
         outcome = AuditOutcome("search", "completed", "c" * 64, result={"output": {"hits": 3}})
-        place, entries = audit_chain(call), []
+        place: ChainPlace = audit_chain(call)
+        entries: list[Sealed] = []
         for index, (entry, purpose) in enumerate(((intent, "audit:intent"), (outcome, "audit:outcome"))):
             sealed = self._mesh.seal(
                 entry,
@@ -412,8 +415,9 @@ class _Run:
             sender="executor",
             causes=(call.ref, entries[-1].ref),
         )
-        yield self._mesh.put(result)
-        return result
+        stored = self._mesh.put(result)
+        yield stored
+        return result, stored
 
 
 def record(stories: Sequence[Story], turns: Sequence[int] = ()) -> Recording:

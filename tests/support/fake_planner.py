@@ -2,12 +2,17 @@
 
 from typing import Any
 
+import msgspec
+
 from agentflow import subjects
+from agentflow.artifacts import check_in
 from agentflow.chain import workflow_chain
-from agentflow.envelope import ChainPlace, Sealed, unseal
+from agentflow.envelope import ChainPlace, Sealed, seal, unseal
+from agentflow.errors import EnvelopeError
 from agentflow.mesh.publishing import store
 from agentflow.mesh.transport import Transport
 from agentflow.payloads import (
+    SCHEMAS,
     Command,
     DefinitionRef,
     Failure,
@@ -20,6 +25,7 @@ from agentflow.payloads import (
     RunCompleted,
     RunFailed,
     StepCompleted,
+    schema_of,
 )
 from agentflow.testing import envelope
 
@@ -47,10 +53,17 @@ class FakePlanner:
             goal = await self._transport.first(STREAM, subjects.workflow_in(run_id))
             assert goal is not None, f"nothing was submitted as {run_id}"
             self._places[run_id] = workflow_chain(run_id, goal_id(goal.body))
-        sealed = envelope(payload, subject, index=last.seq if last else 0, sender="planner", place=self._places[run_id])
+        sealed = await self._seal(payload, subject, last.seq if last else 0, self._places[run_id])
         await store(self._transport, sealed, expect=last.seq if last else 0)
         self._places[run_id] = self._places[run_id].after(sealed)
         return sealed
+
+    async def _seal(self, payload: Payload, subject: str, index: int, place: ChainPlace) -> Sealed:
+        """As `agentflow.testing.envelope` does, with large payloads by claim check."""
+        draft = envelope(RunAdvanced(consumed=()), subject, index=index, sender="planner", place=place).envelope
+        raw = await check_in(await self._transport.objects("AF_ARTIFACTS"), payload)
+        schema = schema_of(payload)
+        return seal(msgspec.structs.replace(draft, schema=schema, type=SCHEMAS[schema][1], payload=raw))
 
     async def accept(self, run_id: str, state: str = "hello") -> Sealed:
         """The run begins and asks an agent for its first step."""
@@ -69,7 +82,9 @@ class FakePlanner:
 
     async def fail(self, run_id: str, error: Failure | None = None) -> Sealed:
         """The run ends without reaching its goal."""
-        return await self.decide(run_id, RunFailed(consumed=(), state="hello", reason="error", error=error or failure()))
+        return await self.decide(
+            run_id, RunFailed(consumed=(), state="hello", reason="error", error=error or failure())
+        )
 
     async def cancel(self, run_id: str) -> Sealed:
         """The run ends because somebody asked."""
@@ -77,7 +92,9 @@ class FakePlanner:
 
     async def reject_goal(self, run_id: str) -> Sealed:
         """No run begins."""
-        return await self.decide(run_id, GoalRejected(consumed=(), code="definition.unknown", message="no such workflow"))
+        return await self.decide(
+            run_id, GoalRejected(consumed=(), code="definition.unknown", message="no such workflow")
+        )
 
     async def reject_input(self, run_id: str) -> Sealed:
         """The run does not take something."""
@@ -100,5 +117,5 @@ def goal_id(body: bytes) -> str:
     """The id of a goal's envelope, or a fixed one for a plain body."""
     try:
         return unseal(body).envelope.id
-    except Exception:  # noqa: BLE001 - whatever a plain publisher sends
+    except EnvelopeError:
         return "01JCYZ00000000000000000000"

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load(ServiceSettings, nats_url=given.nats_url)
     except AgentflowError as error:
-        print(f"error[{error.error_code}]: {error}", file=sys.stderr)
+        sys.stderr.write(f"error[{error.error_code}]: {error}\n")
         return error.exit_code
     spec = ServiceSpec(
         name="agentflow-detector",

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from agentflow_executor.linux import die_with, tasks_of
+from agentflow_executor.linux import die_with, share_arenas, tasks_of
 
 Request = dict[str, Any]
 """What `agentflow_executor.sandbox` asks for; see `request_for` there."""
@@ -38,6 +38,7 @@ def confine(request: Request, workdir: str) -> None:
     os.umask(0o077)
     uid = request["uid"]
     use_paths(request["paths"], uid)
+    share_arenas(2)
     limit(request)
     if uid is not None:
         drop(uid)

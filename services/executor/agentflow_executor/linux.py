@@ -11,6 +11,7 @@ from typing import Final
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_SET_CHILD_SUBREAPER: Final = 36
+_M_ARENA_MAX: Final = -8
 
 
 def prctl(option: int, value: int) -> None:
@@ -18,6 +19,13 @@ def prctl(option: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl {option}")
+
+
+def share_arenas(count: int) -> None:
+    """Have glibc's threads share `count` heaps: each reserves 64 MiB of the address space that is limited."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # another C library does without
+        mallopt(_M_ARENA_MAX, count)
 
 
 def die_with(parent: int, signum: signal.Signals) -> None:

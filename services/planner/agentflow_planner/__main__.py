@@ -15,7 +15,7 @@ from agentflow.service import Host, run
 from agentflow.settings import load
 from agentflow_planner.catalog import Catalog
 from agentflow_planner.conditions import engine_for
-from agentflow_planner.machine import OWNER_KIND, PRODUCER
+from agentflow_planner.sending import OWNER_KIND, PRODUCER
 from agentflow_planner.settings import PlannerSettings
 from agentflow_planner.shell import Planner
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load(PlannerSettings, nats_url=given.nats_url, cel_engine=given.cel_engine)
         engine = engine_for(settings.cel_engine)
     except AgentflowError as error:
-        print(f"error[{error.error_code}]: {error}", file=sys.stderr)
+        sys.stderr.write(f"error[{error.error_code}]: {error}\n")
         return error.exit_code
     spec = ServiceSpec(
         name="agentflow-planner",
@@ -50,10 +50,10 @@ async def _work(host: Host, settings: PlannerSettings) -> None:
     engine = engine_for(settings.cel_engine)
     planner = Planner(host.transport, objects, Catalog(host.transport, objects, engine), host.log)
     workers = [await _worker(host, settings, planner, spec) for spec in consumers(settings)]
-    async with host.registered(host.heartbeat_for("planner", "fsm", engine=f"{engine.name}/{engine.version}")):
-        async with asyncio.TaskGroup() as group:
-            for worker in workers:
-                group.create_task(worker.run(host.stop))
+    entry = host.heartbeat_for("planner", "fsm", engine=f"{engine.name}/{engine.version}")
+    async with host.registered(entry), asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(worker.run(host.stop))
 
 
 def consumers(settings: PlannerSettings) -> tuple[ConsumerSpec, ...]:
@@ -63,7 +63,12 @@ def consumers(settings: PlannerSettings) -> tuple[ConsumerSpec, ...]:
     return (
         ConsumerSpec("AF_MESSAGES", PRODUCER, runs, ack_wait=wait, max_ack_pending=pending, pinned=True),
         ConsumerSpec(
-            "AF_TIMERS", PRODUCER, (f"timers.due.{OWNER_KIND}.*.*",), ack_wait=wait, max_ack_pending=pending, pinned=True
+            "AF_TIMERS",
+            PRODUCER,
+            (f"timers.due.{OWNER_KIND}.*.*",),
+            ack_wait=wait,
+            max_ack_pending=pending,
+            pinned=True,
         ),
     )
 

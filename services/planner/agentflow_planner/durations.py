@@ -11,7 +11,7 @@ MIN_SECONDS = 0.001
 ALLOWED = ("500ms", "10s", "5m", "2h", "1d", "a number of seconds", "1ms to 3d")
 """What a finding about a duration shows."""
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _FORM = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)\Z")
 
 
@@ -32,17 +32,17 @@ def _seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError("not a duration")
     if isinstance(value, (int, float)):
-        return float(value)
+        return float(value) if abs(value) < 1e18 else 1e18
     match = _FORM.match(value)
     if match is None:
         raise ValueError("not a duration")
-    return round(float(match[1]) * _UNITS[match[2]], 9)
+    return round(float(match[1]) * _UNITS[match[2]] / 1000, 9)
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest exact text that `parse_duration` reads back: `90s`, `1d`, `250ms`."""
-    for unit, size in reversed(_UNITS.items()):
-        count = seconds / size
-        if count >= 1 and count == int(count):
-            return f"{int(count)}{unit}"
-    return f"{seconds:g}s"
+    """A duration in the largest unit that is exact: `90s`, `1d`, `250ms`."""
+    milliseconds = round(seconds * 1000)
+    if milliseconds / 1000 != seconds or not milliseconds:
+        return f"{seconds:g}s"
+    unit, size = next((unit, size) for unit, size in reversed(_UNITS.items()) if milliseconds % size == 0)
+    return f"{milliseconds // size}{unit}"

@@ -9,7 +9,7 @@ from agentflow.envelope import Sealed, unseal
 from agentflow.errors import EvidenceError, InputError
 from agentflow.mesh.transport import Message, Objects, Transport
 from agentflow.payloads import Decision, GoalRejected, InputRejected
-from agentflow_planner.inputs import needs_artifact, read_input
+from agentflow_planner.arrivals import needs_artifact, read_input
 from agentflow_planner.runs import Input, Recorded, RunState, evolve
 
 STREAM = "AF_MESSAGES"

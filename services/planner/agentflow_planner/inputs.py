@@ -1,162 +1,67 @@
-"""What arrives on a run's subjects, as typed `Input`s. Pure: bytes and subjects in, values out.
+"""`input_schema:` — the JSON Schema a goal's input has to satisfy. Pure.
 
-A body that is not an envelope is adopted on a run's `in` subject (architecture, section 3.5): validated, attributed to
-its place in the stream, and known from then on by a derived id and the hash of its raw bytes. Nothing is dropped: what
-cannot be taken becomes a `junk` input with a code, and the planner refuses it in a record.
+jsonschema-rs does the work; its import is put off. A schema cannot refer to anything outside itself, and its patterns
+run in time linear in the text.
 """
 
-import hashlib
+import functools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from agentflow import subjects
-from agentflow.envelope import Sealed, claim_in, sha256_hex, stored_hash, unseal
-from agentflow.errors import InputError
-from agentflow.ids import new_id
-from agentflow.mesh.transport import Message
-from agentflow.payloads import (
-    CancelRequested,
-    Consumed,
-    GoalSubmitted,
-    Payload,
-    RunSignalled,
-    StepCompleted,
-    StepFailed,
-    TimerDue,
-    ToolCompleted,
-    ToolFailed,
-)
-from agentflow.schemas import decode_payload
-from agentflow_planner.runs import Input, Kind, Problem
+from agentflow.errors import SchemaError
 
-MAX_PLAIN = 256 * 1024
-"""Bytes a plain publisher's body may have."""
+MAX_SHOWN = 5
+"""Violations that are named in one refusal."""
 
-PLAIN_FORMS = '{"goal": NAME, "input": {…}}, {"signal": NAME, "data": {…}} or {"cancel": REASON}'
-"""What a plain publisher may send."""
-
-_KINDS: dict[type[Payload], Kind] = {
-    GoalSubmitted: "goal",
-    RunSignalled: "signal",
-    CancelRequested: "cancel",
-    StepCompleted: "result",
-    StepFailed: "result",
-    ToolCompleted: "result",
-    ToolFailed: "result",
-    TimerDue: "timer",
-}
-_ALLOWED: dict[str, tuple[Kind, ...]] = {
-    "workflow.in": ("goal", "signal", "cancel"),
-    "workflow.result": ("result",),
-    "timer.due": ("timer",),
-}
+MAX_TEXT = 200
+"""Characters of one violation."""
 
 
-def read_input(message: Message, payload: Payload | None = None) -> Input:
-    """The input a stored message is. `payload` is given when it was fetched by reference (see `needs_artifact`)."""
-    place = subjects.parse(message.subject)
-    if stored_hash(message.body) is None:
-        if place.kind == "workflow.in":
-            return _adopt(message, place.owner)
-        problem = Problem("envelope.not_sealed", "body is not an envelope", _excerpt(message.body), "a sealed envelope")
-        return _junk(message, place.owner, problem)
+def schema_problem(schema: Mapping[str, Any]) -> str:
+    """What is wrong with a JSON Schema; empty for a sound one."""
     try:
-        sealed = unseal(message.body, message.subject)
-        taken = payload or decode_payload(sealed.envelope.schema, sealed.envelope.payload)
-    except InputError as error:
-        found, allowed = (str(error.fields.get(name, ""))[:200] for name in ("found", "allowed"))
-        return _junk(message, place.owner, Problem(error.error_code, error.message[:500], found, allowed))
-    kind = _KINDS.get(type(taken))
-    if kind is None or kind not in _ALLOWED.get(place.kind, ()):
-        problem = Problem("schema.unexpected", f"{sealed.envelope.schema} has no place on {message.subject}")
-        return _junk(message, place.owner, problem)
-    return _sealed_input(message, place, sealed, kind, taken)
+        _validator(msgspec.json.encode(schema, order="sorted"))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
-def needs_artifact(message: Message) -> Sealed | None:
-    """The envelope of a message whose payload is kept in the object store, if it verifies."""
-    if stored_hash(message.body) is None:
-        return None
+def violations(schema: Mapping[str, Any], value: Any) -> tuple[str, ...]:
+    """Where a value breaks a schema, one line each, at most `MAX_SHOWN`; raises `ValueError` for what is no schema."""
+    found: list[str] = []
+    for error in _validator(msgspec.json.encode(schema, order="sorted")).iter_errors(value):
+        found.append(_line(f"input{_place(error.instance_path)}: {error.message}"))
+        if len(found) == MAX_SHOWN:
+            break
+    return tuple(found)
+
+
+def check_input(schema: Mapping[str, Any] | None, value: Any) -> None:
+    """Refuse an input that breaks its definition's schema; raises `SchemaError` (`input.schema`)."""
+    found = violations(schema, value) if schema is not None else ()
+    if found:
+        raise SchemaError("; ".join(found), code="input.schema", found=found[0], violations=found)
+
+
+def _line(text: str) -> str:
+    first = text.splitlines()[0]
+    return first if len(first) <= MAX_TEXT else first[: MAX_TEXT - 1] + "…"
+
+
+def _place(path: Iterable[str | int]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+
+
+@functools.lru_cache(maxsize=64)
+def _validator(schema: bytes) -> Any:
+    import jsonschema_rs
+
+    options = jsonschema_rs.RegexOptions()
     try:
-        sealed = unseal(message.body, message.subject)
-    except InputError:
-        return None
-    return sealed if claim_in(sealed.envelope.payload) is not None else None
-
-
-def _sealed_input(message: Message, place: subjects.Subject, sealed: Sealed, kind: Kind, payload: Payload) -> Input:
-    envelope = sealed.envelope
-    tenant = envelope.metadata.get("tenant", "default")
-    return Input(
-        kind=kind,
-        workflow_id=place.owner,
-        ref=Consumed(
-            id=envelope.id, hash=sealed.hash, schema=envelope.schema, subject=message.subject, seq=message.seq
-        ),
-        time=message.time,
-        trace_id=envelope.trace_id,
-        payload=payload,
-        tenant=tenant if isinstance(tenant, str) else "default",
-        command_id=place.item if kind == "result" else "",
-    )
-
-
-def _adopt(message: Message, workflow_id: str) -> Input:
-    """A plain publisher's message."""
-    try:
-        kind, schema, payload = _plain(message.body)
-    except InputError as error:
-        found = _excerpt(message.body)
-        return _junk(message, workflow_id, Problem(error.error_code, error.message, found, PLAIN_FORMS))
-    return _plain_input(message, workflow_id, kind, schema, payload, None)
-
-
-def _plain(body: bytes) -> tuple[Kind, str, Payload]:
-    if len(body) > MAX_PLAIN:
-        raise InputError(f"body has {len(body)} bytes; allowed are {MAX_PLAIN}", code="plain.too_large")
-    try:
-        members = msgspec.json.decode(body, type=dict[str, Any])
-        if "goal" in members:
-            return "goal", "goal.submitted/1", msgspec.convert(members, GoalSubmitted)
-        if "signal" in members:
-            renamed = {("name" if key == "signal" else key): value for key, value in members.items()}
-            return "signal", "run.signalled/1", msgspec.convert(renamed, RunSignalled)
-        if "cancel" in members:
-            given = members["cancel"]
-            reason = {**members, "reason": given if isinstance(given, str) else ""}
-            del reason["cancel"]
-            return "cancel", "run.cancel_requested/1", msgspec.convert(reason, CancelRequested)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
-        raise InputError(f"body is not a goal, signal or cancel: {error}", code="plain.malformed") from error
-    raise InputError("body is not a goal, signal or cancel", code="plain.malformed")
-
-
-def _junk(message: Message, workflow_id: str, problem: Problem) -> Input:
-    return _plain_input(message, workflow_id, "junk", "unknown/0", None, problem)
-
-
-def _plain_input(
-    message: Message, workflow_id: str, kind: Kind, schema: str, payload: Payload | None, problem: Problem | None
-) -> Input:
-    digest = hashlib.sha256(b"|".join((message.subject.encode(), message.time.isoformat().encode(), message.body)))
-    adopted_id = new_id(message.time, lambda count: digest.digest()[:count])
-    return Input(
-        kind=kind,
-        workflow_id=workflow_id,
-        ref=Consumed(
-            id=adopted_id,
-            hash=sha256_hex(message.body),
-            schema=schema,
-            subject=message.subject,
-            seq=message.seq,
-        ),
-        time=message.time,
-        trace_id=hashlib.sha256(adopted_id.encode()).hexdigest()[:32],
-        payload=payload,
-        problem=problem,
-    )
-
-
-def _excerpt(body: bytes) -> str:
-    return body[:120].decode("utf-8", "replace")
+        return jsonschema_rs.validator_for(msgspec.json.decode(schema), offline=True, pattern_options=options)
+    except jsonschema_rs.ValidationError as error:
+        raise ValueError(_line(f"input_schema{_place(error.instance_path)}: {error.message}")) from error
+    except jsonschema_rs.ReferencingError as error:
+        raise ValueError(_line(f"input_schema: {error}")) from error

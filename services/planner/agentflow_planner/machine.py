@@ -1,22 +1,22 @@
 """The state machine's step function: `decide(state, input, plan) -> Verdict`. Pure (architecture, section 1).
 
 A decision enters at most one state. Everything it needs comes in with the input: the time is the input's server time,
-randomness comes from the run's seed, ids are derived. `commands_of` makes the messages a decision sends from the state
-after it, so that any planner can make them again from the stored history, byte for byte.
+randomness comes from the run's seed, ids are derived.
 """
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from agentflow import subjects
 from agentflow.clock import format_time
 from agentflow.envelope import encode_payload, sha256_hex
+from agentflow.errors import Blame
 from agentflow.ids import derive_id
 from agentflow.payloads import (
     CancelRequested,
-    Command,
     Decision,
     Evaluated,
     Failure,
@@ -24,7 +24,6 @@ from agentflow.payloads import (
     GoalRejected,
     GoalSubmitted,
     InputRejected,
-    Payload,
     RunAdvanced,
     RunCancelled,
     RunCompleted,
@@ -32,24 +31,28 @@ from agentflow.payloads import (
     RunSignalled,
     StepCompleted,
     StepFailed,
-    StepRequested,
     TimerDue,
     TimerSet,
     ToolCompleted,
     ToolFailed,
-    ToolRequested,
-    schema_of,
 )
 from agentflow_planner.errors import ConditionError
 from agentflow_planner.plan import Plan
-from agentflow_planner.runs import Input, Problem, Recorded, RunState, absorb, apply, decision_time, goal_key, later, place_for
+from agentflow_planner.runs import (
+    Input,
+    Problem,
+    Recorded,
+    RunState,
+    absorb,
+    apply,
+    decision_time,
+    goal_key,
+    later,
+    place_for,
+)
+from agentflow_planner.sending import OWNER_KIND, PRODUCER, commands_of, next_due, timer_payload
 
-PRODUCER = "planner"
-"""The logical producer of every id a planner derives."""
-
-OWNER_KIND = "planner"
-"""The owner kind of a run's timers. Each is set on a subject of its own, so that a planner that was frozen can never
-overwrite a later timer with an earlier one."""
+D = TypeVar("D", bound=Decision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +70,6 @@ class Ignored:
 
 
 Verdict = Decided | Ignored
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message a decision sends."""
-
-    command: Command
-    payload: Payload
-    to: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,40 +119,6 @@ def refuse(state: RunState, given: Input, problem: Problem) -> Decided:
     )
 
 
-def commands_of(plan: Plan, after: RunState, made_by: str) -> tuple[Outgoing, ...]:
-    """The messages the decision `made_by` sends, from the state after it; raises `ConditionError`."""
-    step = plan.state(after.state)
-    if not (step.agent or step.tool):
-        return ()
-    deadline = later(after.entered, step.timeout)
-    command_id = derive_id(made_by, PRODUCER, "step", 0)
-    given = plan.step_input(after)
-    payload: Payload
-    if step.agent:
-        subject, to = subjects.agent_in(step.agent, command_id), step.agent
-        payload = StepRequested(
-            workflow=plan.name, state=after.state, attempt=after.attempt, input=given, deadline=deadline
-        )
-    else:
-        subject, to = subjects.tool_call(command_id), "executor"
-        payload = ToolRequested(
-            tool=step.tool,
-            workflow=plan.name,
-            state=after.state,
-            attempt=after.attempt,
-            input=given,
-            deadline=deadline,
-        )
-    digest = sha256_hex(encode_payload(payload))
-    command = Command(id=command_id, subject=subject, schema=schema_of(payload), payload_sha256=digest)
-    return (Outgoing(command, payload, to),)
-
-
-def timer_payload(timer_due: str, state: str) -> TimerDue:
-    """What a run's timer carries."""
-    return TimerDue(due=timer_due, state=state)
-
-
 # --- goals ---------------------------------------------------------------------------------------------------------
 
 
@@ -169,7 +129,9 @@ def _decide_goal(state: RunState, given: Input, plan: Plan | Problem | None) -> 
     if state.exists:
         if goal_key(goal) == state.goal:
             return Ignored("goal.same")
-        taken = Problem("run.id_taken", f"run {state.workflow_id} has another goal", goal.goal, "the same goal, or a new id")
+        taken = Problem(
+            "run.id_taken", f"run {state.workflow_id} has another goal", goal.goal, "the same goal, or a new id"
+        )
         return refuse(state, given, taken)
     if not isinstance(plan, Plan):
         return refuse(state, given, plan or Problem("definition.unknown", f"no definition {goal.goal!r}", goal.goal))
@@ -197,11 +159,11 @@ def _decide_running(now: _Moment) -> Verdict:
     match given.payload:
         case CancelRequested(reason=reason):
             failure = Failure(code="run.cancelled", type="Cancelled", message=reason, blame="input", retryable=False)
-            return Decided(RunCancelled(**_core(now, "cancelled", state.state), error=failure))
+            return Decided(_as(RunCancelled, _core(now, "cancelled", state.state), error=failure))
         case RunSignalled(name=name):
             if state.waiting == "signal" and state.awaits == name:
                 return _succeed(now, "signal")
-            return Decided(RunAdvanced(**_core(now, "noted", state.state)))
+            return Decided(_core(now, "noted", state.state))
         case TimerDue():
             return _decide_timer(now)
     if state.command is None or state.command.id != given.command_id:
@@ -214,20 +176,20 @@ def _decide_running(now: _Moment) -> Verdict:
     return Ignored("input.unexpected")
 
 
-def _core(now: _Moment, reason: str, state: str, attempt: int | None = None) -> dict[str, object]:
-    """The members every decision of this moment shares."""
-    return {
-        "consumed": (now.given.ref,),
-        "state": state,
-        "previous": now.state.state,
-        "reason": reason,
-        "attempt": now.state.attempt if attempt is None else attempt,
-    }
+def _core(now: _Moment, reason: str, state: str, attempt: int | None = None) -> RunAdvanced:
+    """A decision of this moment, before it is known what it sends."""
+    return RunAdvanced(
+        consumed=(now.given.ref,),
+        state=state,
+        previous=now.state.state,
+        reason=reason,
+        attempt=now.state.attempt if attempt is None else attempt,
+    )
 
 
 def _succeed(now: _Moment, reason: str) -> Verdict:
     """The step is done: find the way on."""
-    probe = RunAdvanced(**_core(now, reason, now.state.state))
+    probe = _core(now, reason, now.state.state)
     seen = absorb(now.state, probe, {now.given.ref.id: now.given})
     conditions: tuple[Evaluated, ...] = ()
     try:
@@ -238,16 +200,16 @@ def _succeed(now: _Moment, reason: str) -> Verdict:
         text = f"no transition of state {now.state.state!r} holds"
         failure = Failure(code="transition.none", type="NoTransition", message=text, blame="input", retryable=False)
         return _fail_state(now, replace(probe, conditions=conditions), now.state.state, failure)
-    return _enter(now, RunAdvanced(**_core(now, reason, to, attempt=1), conditions=conditions))
+    return _enter(now, replace(_core(now, reason, to, attempt=1), conditions=conditions))
 
 
 def _failed(now: _Moment, failure: Failure) -> Verdict:
     """The step failed: try again later, or take the way of errors."""
     state, step = now.state, now.plan.state(now.state.state)
     if not (failure.retryable and state.attempt < step.retry.max_attempts):
-        return _fail_state(now, RunAdvanced(**_core(now, "error", state.state)), state.state, failure)
-    core = RunAdvanced(
-        **_core(now, "retry", state.state, attempt=state.attempt + 1),
+        return _fail_state(now, _core(now, "error", state.state), state.state, failure)
+    core = replace(
+        _core(now, "retry", state.state, attempt=state.attempt + 1),
         retry_at=later(now.ts, _backoff(now, step.retry.backoff)),
         error=failure,
     )
@@ -270,20 +232,22 @@ def _decide_timer(now: _Moment) -> Verdict:
         return Ignored("timer.forged")
     now = _Moment(plan, state, now.given, max(now.ts, state.timer.due), now.decision_id)
     if now.ts >= later(state.started, plan.definition.timeout):
-        return Decided(_end_failed(now, _timeout("run.timeout", "the run", plan.definition.timeout, "mesh"), state.state))
+        return Decided(
+            _end_failed(now, _timeout("run.timeout", "the run", plan.definition.timeout, "mesh"), state.state)
+        )
     if state.waiting == "retry" and now.ts >= state.retry_at:
-        return _dispatch(now, RunAdvanced(**_core(now, "resume", state.state)), hops=0)
+        return _dispatch(now, _core(now, "resume", state.state), hops=0)
     if state.waiting == "signal" and state.awaits in state.signals:
         return _succeed(now, "signal")
     timeout = plan.state(state.state).timeout
     if state.waiting != "retry" and now.ts >= later(state.entered, timeout):
         code = "step.timeout" if state.waiting == "step" else "signal.timeout"
-        blame = "tool" if plan.state(state.state).tool else "agent" if state.waiting == "step" else "input"
+        blame: Blame = "tool" if plan.state(state.state).tool else "agent" if state.waiting == "step" else "input"
         return _failed(now, _timeout(code, f"state {state.state!r}", timeout, blame))
-    return Decided(_with_timer(now, RunAdvanced(**_core(now, "rearmed", state.state))))
+    return Decided(_with_timer(now, _core(now, "rearmed", state.state)))
 
 
-def _timeout(code: str, what: str, seconds: float, blame: str) -> Failure:
+def _timeout(code: str, what: str, seconds: float, blame: Blame) -> Failure:
     text = f"{what} did not end within {seconds:g} s"
     return Failure(code=code, type="Timeout", message=text, blame=blame, retryable=code == "step.timeout")
 
@@ -323,7 +287,7 @@ def _complete(now: _Moment, core: Decision) -> Decided:
         return Decided(_end_failed(now, _condition_failure(error), core.state, core))
     if isinstance(core, GoalAccepted):
         return _refused_goal(now, "definition.initial_is_final", "the initial state is final: nothing would be done")
-    return Decided(RunCompleted(**_members(core), output=output))
+    return Decided(_as(RunCompleted, core, output=output))
 
 
 def _fail_state(now: _Moment, core: Decision, failing: str, failure: Failure, hops: int = 0) -> Decided:
@@ -340,19 +304,19 @@ def _fail_state(now: _Moment, core: Decision, failing: str, failure: Failure, ho
 def _end_failed(now: _Moment, failure: Failure, state: str, core: Decision | None = None) -> Recorded:
     """The end of a run in failure; a goal whose first state already fails is refused instead."""
     if isinstance(core, GoalAccepted):
-        recorded = _refused_goal(now, failure.code, failure.message).recorded
-        return recorded
-    members = _members(core) if core is not None else _core(now, "error", state)
-    return RunFailed(**{**members, "state": state, "error": failure, "commands": (), "timer": None})
+        return _refused_goal(now, failure.code, failure.message).recorded
+    base = core if core is not None else _core(now, "error", state)
+    return _as(RunFailed, base, state=state, error=failure, commands=(), timer=None)
 
 
 def _refused_goal(now: _Moment, code: str, message: str) -> Decided:
     return refuse(now.state, now.given, Problem(code, message))
 
 
-def _members(core: Decision) -> dict[str, object]:
-    """The members of a decision that every kind of decision has."""
-    return {name: getattr(core, name) for name in Decision.__struct_fields__}
+def _as(kind: type[D], core: Decision, **more: Any) -> D:
+    """The same decision as another kind of decision."""
+    members: dict[str, Any] = {name: getattr(core, name) for name in Decision.__struct_fields__}
+    return kind(**{**members, **more})
 
 
 def _condition_failure(error: ConditionError) -> Failure:
@@ -362,18 +326,6 @@ def _condition_failure(error: ConditionError) -> Failure:
 
 
 # --- the run's one timer -------------------------------------------------------------------------------------------
-
-
-def next_due(plan: Plan, state: RunState) -> str:
-    """When the run must be looked at again, whatever else happens."""
-    dues = [later(state.started, plan.definition.timeout)]
-    if state.waiting == "retry":
-        dues.append(state.retry_at)
-    elif state.waiting == "signal" and state.awaits in state.signals:
-        dues.append(state.entered)
-    else:
-        dues.append(later(state.entered, plan.state(state.state).timeout))
-    return min(dues)
 
 
 def _with_timer(now: _Moment, core: Decision) -> Decision:
@@ -391,4 +343,3 @@ def _with_timer(now: _Moment, core: Decision) -> Decision:
         due=due,
     )
     return replace(core, timer=timer)
-

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from agentflow.chain import workflow_chain
 from agentflow.clock import format_time, parse_time
-from agentflow.envelope import ChainPlace, Ref, Sealed
+from agentflow.envelope import ChainPlace, Sealed
 from agentflow.payloads import (
     Consumed,
     Decision,

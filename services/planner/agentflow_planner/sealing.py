@@ -12,9 +12,10 @@ from agentflow.envelope import ChainPlace, Ref, Sealed, encode_payload, sha256_h
 from agentflow.errors import NondeterminismError
 from agentflow.payloads import Decision, Payload, TimerSet
 from agentflow.schemas import compose
-from agentflow_planner.machine import OWNER_KIND, PRODUCER, Outgoing, commands_of, decision_id, timer_payload
+from agentflow_planner.machine import decision_id
 from agentflow_planner.plan import Plan
 from agentflow_planner.runs import Input, Recorded, RunState, decision_time, place_for
+from agentflow_planner.sending import OWNER_KIND, PRODUCER, Outgoing, commands_of, timer_payload
 
 SCHEDULE_TTL = "720h"
 """How long a due timer waits to be taken: 30 days."""

@@ -34,12 +34,19 @@ _CONSTANTS = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
     **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
 }
-_READ_AS = {"bool": "true or false", "int": "a number", "float": "a number", "timestamp": "a date", "merge": "a merge key"}
+_READ_AS = {
+    "bool": "true or false",
+    "int": "a number",
+    "float": "a number",
+    "timestamp": "a date",
+    "merge": "a merge key",
+}
 _HINTS = {
     "mapping values are not allowed": "put text that contains ': ' in quotes",
     "cannot start any token": "put text that starts with this character in quotes, and indent with spaces",
     "did not find expected ',' or '}'": "put text that contains '}' or ',', such as ${…}, in quotes",
     "did not find expected ',' or ']'": "put text that contains ']' or ',' in quotes",
+    "alphabetic or numeric character": "put text that starts with !, & or *, such as a condition, in quotes",
     "could not find expected ':'": "a key is followed by ': ' and its value",
     "did not find expected key": "look at the indentation, and at quotes that close too early",
     "control characters are not allowed": "remove the control character, or write it as an escape in double quotes",
@@ -143,7 +150,9 @@ def read_document(source: bytes) -> Document:
     return document
 
 
-def _refuse(mark: Mark, message: str, found: str = "", allowed: tuple[str, ...] = (), suggestion: str = "") -> Unreadable:
+def _refuse(
+    mark: Mark, message: str, found: str = "", allowed: tuple[str, ...] = (), suggestion: str = ""
+) -> Unreadable:
     return Unreadable(Trouble(mark, "definition.yaml", message, found, allowed, suggestion))
 
 
@@ -300,7 +309,8 @@ def _mark(mark: Any) -> Mark:
 
 
 def _scalar(event: Any) -> Scalar:
-    text: str = event.value
+    # A condition such as `!output.done` is a tag to YAML; refused as one, but still read as what was meant.
+    text: str = f"{event.tag} {event.value}".strip() if (event.tag or "!")[1:] else event.value
     style = event.style or ""
     value: Any = text
     ambiguity = ""
@@ -340,3 +350,45 @@ def read_as(value: Any) -> str:
             return "a number"
         case _:
             return "text"
+
+
+def place_in(scalar: Scalar, lines: list[str], offset: int) -> Mark:
+    """Where a character of a text stands in the file: exactly on one line, nearly in texts over several lines."""
+    line = lines[scalar.mark.line - 1] if scalar.mark.line <= len(lines) else ""
+    if scalar.style in {"|", ">"} or scalar.end.line > scalar.mark.line:
+        return _in_lines(scalar, lines, offset)
+    start = line.find(scalar.style or scalar.text, scalar.mark.column - 1)
+    at = max(start, 0)
+    if not scalar.style:
+        return Mark(scalar.mark.line, at + offset + 1)
+    at += 1
+    for _ in range(offset):
+        at += _width(line, at, scalar.style)
+    return Mark(scalar.mark.line, at + 1)
+
+
+def _width(line: str, at: int, style: str) -> int:
+    """How many characters of a quoted text stand for the one that starts here."""
+    if style == "'":
+        return 2 if line.startswith("''", at) else 1
+    if not line.startswith("\\", at):
+        return 1
+    return {"x": 4, "u": 6, "U": 10}.get(line[at + 1 : at + 2], 2)
+
+
+def _in_lines(scalar: Scalar, lines: list[str], offset: int) -> Mark:
+    block = scalar.style in {"|", ">"}
+    first = scalar.mark.line + block
+    indent = min(
+        (len(line) - len(line.lstrip(" ")) for line in lines[first - 1 : scalar.end.line] if line.strip()), default=0
+    )
+    for number in range(first, min(scalar.end.line, len(lines)) + 1):
+        line = lines[number - 1]
+        start = indent if block else len(line) - len(line.lstrip(" "))
+        if number == scalar.mark.line:
+            start = scalar.mark.column - 1 + len(scalar.style)
+        length = len(line[start:] if block else line[start:].rstrip())
+        if offset <= length:
+            return Mark(number, start + offset + 1)
+        offset -= length + 1
+    return scalar.mark

@@ -218,7 +218,11 @@ def test_a_run_stops_after_max_steps() -> None:
 
 def test_a_signal_moves_a_state_that_waits_for_it() -> None:
     """Its data is the state's output."""
-    world = World(plan_of({"wait": StateDef("wait", signal="approve", on_success="b"), "b": step("b", input={"by": "${output.by}"})}))
+    world = World(
+        plan_of(
+            {"wait": StateDef("wait", signal="approve", on_success="b"), "b": step("b", input={"by": "${output.by}"})}
+        )
+    )
     world.submit()
     assert (world.state.waiting, world.state.awaits) == ("signal", "approve")
     advanced = recorded(world.signal("approve", by="ann"))
@@ -280,7 +284,9 @@ def test_a_goal_nobody_knows_is_rejected_and_a_better_one_may_follow() -> None:
     assert world.log[1][0].envelope.chain_seq == 0
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"\xff\xfe", b'{"goal":', b"[1]", b'{"other":1}', b'{"goal":"x","huh":1}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"\xff\xfe", b'{"goal":', b"[1]", b'{"other":1}', b'{"goal":"x","huh":1}']
+)
 def test_junk_never_ends_a_live_run(body: bytes) -> None:
     """It is refused in a record with a code, and the run goes on."""
     world = World(plan_of({"a": step("a")}))

@@ -24,7 +24,7 @@ from agentflow.payloads import (
 from agentflow.schemas import compose
 from agentflow_planner.conditions import engine_for
 from agentflow_planner.definition import Definition, RetryDef, StateDef, TransitionDef
-from agentflow_planner.inputs import read_input
+from agentflow_planner.arrivals import read_input
 from agentflow_planner.machine import Decided, Ignored, Verdict, decide
 from agentflow_planner.plan import Plan, compile_plan
 from agentflow_planner.runs import Input, Problem, RunState, evolve
@@ -179,8 +179,9 @@ class World:
         """The run's timer comes due."""
         assert self.state.timer is not None
         wanted = self.state.timer.id
-        sealed, recorded, after = next(entry for entry in self.log if getattr(entry[1], "timer", None) is not None
-                                       and entry[1].timer.id == wanted)
+        sealed, recorded, after = next(
+            entry for entry in self.log if getattr(entry[1], "timer", None) is not None and entry[1].timer.id == wanted
+        )
         timer = seal_timer(after, sealed, recorded.timer)
         self.now = max(self.now, parse_time(self.state.timer.due))
         return self.take(timer.sealed.envelope.subject, timer.sealed.body)

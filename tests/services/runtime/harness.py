@@ -8,17 +8,16 @@ import asyncio
 import contextlib
 import hashlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, cast
 
-from agentflow import logs, subjects
+from agentflow import artifacts, logs, subjects
 from agentflow.agent import FunctionAgent
 from agentflow.chain import Break, audit_chain, examine, link_of
 from agentflow.clock import SystemClock, format_time
 from agentflow.envelope import ChainPlace, Ref, Sealed, sha256_hex, unseal
-from agentflow.errors import Unreachable
 from agentflow.ids import new_id
 from agentflow.mesh.memory import MemoryTransport
 from agentflow.mesh.publishing import store, store_once
@@ -34,6 +33,7 @@ from agentflow.payloads import (
     ToolFailed,
     ToolRequested,
 )
+from agentflow.registry import ARTIFACTS
 from agentflow.schemas import compose, payload_as
 from agentflow.service import Host, Incarnation
 from agentflow_runtime.hosting import HostedAgent, hooks_of, hooks_of_function
@@ -67,7 +67,7 @@ async def until(condition: Callable[[], object], *, seconds: float = PATIENCE) -
 
 def request(payload: Payload, agent_id: str, *, index: int = 0, metadata: Mapping[str, Any] | None = None) -> Sealed:
     """A command of a decision to an agent; `index` tells the requests of one test apart."""
-    now, workflow_id = datetime.now(UTC), f"run-{index}"
+    now, workflow_id = SystemClock().now(), f"run-{index}"
     digest = hashlib.sha256(f"{agent_id}|{index}|{now.isoformat()}".encode()).digest()
     id, decision = new_id(now, lambda count: digest[:count]), new_id(now, lambda count: digest[-count:])
     place = ChainPlace(f"decision:{decision}", 0, sha256_hex(digest))
@@ -87,10 +87,15 @@ def request(payload: Payload, agent_id: str, *, index: int = 0, metadata: Mappin
     )
 
 
+def work(input: Mapping[str, Any] | None = None, *, seconds: float = 30.0) -> StepRequested:
+    """The payload of a request to do one step within `seconds`."""
+    deadline = format_time(SystemClock().now() + timedelta(seconds=seconds))
+    return StepRequested("support@1.0.0", "work", 1, dict(input or {}), deadline)
+
+
 def step(agent_id: str, input: Mapping[str, Any] | None = None, *, index: int = 0, seconds: float = 30.0) -> Sealed:
     """A request to do one step within `seconds`."""
-    deadline = format_time(datetime.now(UTC) + timedelta(seconds=seconds))
-    return request(StepRequested("support@1.0.0", "work", 1, dict(input or {}), deadline), agent_id, index=index)
+    return request(work(input, seconds=seconds), agent_id, index=index)
 
 
 # --- what is stored ------------------------------------------------------------------------------------------------
@@ -102,8 +107,10 @@ class Desk:
 
     mesh: Transport
 
-    async def send(self, sealed: Sealed) -> Sealed:
-        """Store a request."""
+    async def send(self, sealed: Sealed, payload: Payload | None = None) -> Sealed:
+        """Store a request, and before it the payload where that was sealed with a claim check."""
+        if payload is not None:
+            await artifacts.keep(await self.mesh.objects(ARTIFACTS), sealed, payload)
         await store(self.mesh, sealed, expect=0)
         return sealed
 
@@ -147,7 +154,12 @@ class Desk:
     async def pending(self, agent_id: str) -> int:
         """Messages of an agent that are neither acknowledged nor given up."""
         durable = cast(MemoryTransport, self.mesh).broker.durables["AF_AGENTS", f"agent-{agent_id}"]
-        return len(durable._pending)  # noqa: SLF001 - the transport has no call for it
+        return len(durable._pending)
+
+    def deliveries(self, agent_id: str) -> int:
+        """How often the agent's one pending message has been delivered."""
+        durable = cast(MemoryTransport, self.mesh).broker.durables["AF_AGENTS", f"agent-{agent_id}"]
+        return max((each.deliveries for each in durable._pending.values()), default=0)
 
     async def breaks_after(self, cause: Sealed) -> list[Break]:
         """What is wrong with the chain of a step's handling, its result included."""
@@ -212,7 +224,7 @@ class FakeExecutor:
 def tool_result(call: Sealed, payload: Payload) -> Sealed:
     """The result of a tool call as an executor seals it."""
     digest = sha256_hex(f"result of {call.envelope.id}".encode())
-    now = datetime.now(UTC)
+    now = SystemClock().now()
     return compose(
         payload,
         id=new_id(now, lambda count: bytes.fromhex(digest)[:count]),
@@ -231,11 +243,23 @@ def tool_result(call: Sealed, payload: Payload) -> Sealed:
 
 
 class Wire:
-    """A connection that can be cut for ever, without the one that holds it noticing."""
+    """A connection that can be cut for ever or held up for a while, without the one that holds it noticing."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
         self.cut = False
+        """Nothing gets through any more: the process was killed."""
+        self.closed = False
+        """A consumer was told to ask for nothing more."""
+        self.open = asyncio.Event()
+        """Not set while nothing gets through: the process is frozen."""
+        self.open.set()
+        self.lost: set[str] = set()
+        """Settlements that get lost on their way: `ack`, `nak`, `in_progress`, `term`."""
+        self.settled: list[str] = []
+        """Settlements that were said, lost or not."""
+        self.heard: list[Callable[[str], Awaitable[None]]] = []
+        """Called with each settlement before it gets through."""
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
@@ -247,6 +271,7 @@ class Wire:
         async def guarded(*args: Any, **kwargs: Any) -> Any:
             if self.cut:
                 await asyncio.Event().wait()
+            await self.open.wait()
             return await call(*args, **kwargs)
 
         return guarded
@@ -263,40 +288,50 @@ class WireConsumer:
 
     async def deliveries(self, slots: Callable[[], int]) -> AsyncIterator[Delivery]:
         """Deliveries, none after the cut, whose settlements are lost after the cut."""
-        async for delivery in self._inner.deliveries(lambda: 0 if self._wire.cut else slots()):
+        async for delivery in self._inner.deliveries(
+            lambda: slots() if not self._wire.cut and self._wire.open.is_set() else 0
+        ):
             yield WireDelivery(self._wire, delivery)
 
     async def close(self) -> None:
         """Ask for nothing more."""
+        self._wire.closed = True
         await self._inner.close()
 
 
 class WireDelivery:
-    """A delivery whose settlement is lost when the connection is cut."""
+    """A delivery whose settlement is lost when the connection is."""
 
     def __init__(self, wire: Wire, inner: Delivery) -> None:
         self._wire, self._inner = wire, inner
         self.message, self.deliveries = inner.message, inner.deliveries
+        self._settled = False
+
+    async def _say(self, what: str, *args: float) -> None:
+        if self._settled:
+            return
+        self._settled = what != "in_progress"
+        self._wire.settled.append(what)
+        for listener in self._wire.heard:
+            await listener(what)
+        if not self._wire.cut and self._wire.open.is_set() and what not in self._wire.lost:
+            await getattr(self._inner, what)(*args)
 
     async def ack(self) -> None:
         """Done, if anyone hears it."""
-        if not self._wire.cut:
-            await self._inner.ack()
+        await self._say("ack")
 
     async def nak(self, delay: float = 0.0) -> None:
         """Again, if anyone hears it."""
-        if not self._wire.cut:
-            await self._inner.nak(delay)
+        await self._say("nak", delay)
 
     async def in_progress(self) -> None:
         """Still working, if anyone hears it."""
-        if not self._wire.cut:
-            await self._inner.in_progress()
+        await self._say("in_progress")
 
     async def term(self) -> None:
         """Given up, if anyone hears it."""
-        if not self._wire.cut:
-            await self._inner.term()
+        await self._say("term")
 
 
 class Process:
@@ -304,9 +339,13 @@ class Process:
 
     def __init__(self, mesh: MemoryTransport, name: str, agents: list[HostedAgent], settings: RuntimeSettings) -> None:
         self.wire = Wire(cast(Transport, MemoryTransport(mesh.broker)))
-        started = datetime.now(UTC)
+        started = SystemClock().now()
         self.host = Host(
-            cast(Transport, self.wire), Incarnation("agentflow-runtime", name, started), settings, SystemClock(), logs.get(name)
+            cast(Transport, self.wire),
+            Incarnation("agentflow-runtime", name, started),
+            settings,
+            SystemClock(),
+            logs.get(name),
         )
         self._agents, self._settings = agents, settings
         self.task = asyncio.create_task(serve(self.host, settings, agents), name=name)
@@ -314,6 +353,14 @@ class Process:
     def kill(self) -> None:
         """End it without its knowing."""
         self.wire.cut = True
+
+    def freeze(self) -> None:
+        """Let nothing through until `thaw`, as SIGSTOP does."""
+        self.wire.open.clear()
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.wire.open.set()
 
     async def stop(self) -> None:
         """End it in order."""
@@ -352,8 +399,3 @@ def class_agent(found: type, id: str = "worker", *, concurrency: int = 4, **sett
 def function_agent(handler: Callable[..., Any], id: str = "worker", *, concurrency: int = 4) -> HostedAgent:
     """A function as a hosted agent."""
     return HostedAgent(id, lambda: hooks_of_function(FunctionAgent(id, handler, "", concurrency)), "", concurrency)
-
-
-def unreachable() -> Unreachable:
-    """The error of a broker that is not there."""
-    return Unreachable("not connected")

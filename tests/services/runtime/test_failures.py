@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentflow.envelope import encode_payload
 from agentflow.errors import AgentflowError, Blame, NondeterminismError, SchemaError, StepError
 from agentflow.payloads import Failure, StepFailed, ToolFailed
-from agentflow.schemas import decode_payload, encode_payload
+from agentflow.schemas import decode_payload
 from agentflow_runtime.failures import (
     MAX_MESSAGE,
     deadline_passed,

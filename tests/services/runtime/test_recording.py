@@ -36,9 +36,7 @@ def asks(tool: str, **input: object) -> ToolRequested:
 
 async def recorder(mesh: MemoryTransport, cause: Sealed, *, fresh: bool = True) -> Recorder:
     """The record of an attempt at handling `cause`."""
-    return Recorder(
-        cast(Transport, mesh), await mesh.objects(ARTIFACTS), SystemClock(), cause, "worker", fresh=fresh
-    )
+    return Recorder(cast(Transport, mesh), await mesh.objects(ARTIFACTS), SystemClock(), cause, "worker", fresh=fresh)
 
 
 async def tools_stored(desk: Desk) -> list[str]:
@@ -148,7 +146,7 @@ async def test_a_record_that_cannot_be_stored_is_broken(
     record = await recorder(mesh, step("worker"))
     monkeypatch.setattr(recording, "store_once", break_with(error))
     ends = await asyncio.gather(record.call(asks("a")), record.call(asks("b")), return_exceptions=True)
-    assert ends == [error, error]
+    assert list(ends) == [error, error]
     assert record.broken is error
     await record.settle()
 
@@ -196,7 +194,7 @@ async def test_an_artifact_that_cannot_be_kept_breaks_the_record(
     mesh: MemoryTransport, monkeypatch: pytest.MonkeyPatch, desk: Desk
 ) -> None:
     """A call that refers to nothing is never stored."""
-    monkeypatch.setattr(recording.artifacts, "keep", break_with(NotStored("no bucket")))
+    monkeypatch.setattr("agentflow.artifacts.keep", break_with(NotStored("no bucket")))
     record = await recorder(mesh, step("worker"))
     with pytest.raises(NotStored):
         await record.call(asks("a"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agentflow import subjects
 from agentflow.chain import examine, handling_chain, link_of
 from agentflow.clock import format_time
-from agentflow.envelope import Ref, Sealed, unseal
+from agentflow.envelope import Ref, Sealed
 from agentflow.errors import InputError
 from agentflow.ids import is_ulid
 from agentflow.payloads import Failure, Payload, RunSignalled, StepCompleted, StepFailed, StepRequested, ToolRequested
@@ -21,7 +21,7 @@ from tests.services.runtime.harness import request, step
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STEP = step("worker", {"text": "hi"})
 tokens = st.from_regex(r"[A-Za-z0-9_-]{1,40}", fullmatch=True)
-moments = st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC))
+moments = st.integers(0, 2**31).map(lambda seconds: NOW + timedelta(seconds=seconds, microseconds=seconds % 1_000_000))
 
 
 def call(tool: str = "search", **input: Any) -> ToolRequested:
@@ -90,9 +90,6 @@ def test_a_result_names_what_it_is_made_of() -> None:
     assert sealed.causes == (STEP.ref, *used)
     assert (sealed.sender, sealed.to, sealed.schema) == ("worker", "planner", "step.failed/1")
     assert sealed.metadata == {name: value for name, value in STEP.envelope.metadata.items() if name != "reply_to"}
-    assert unseal(seal_result(
-        STEP, "worker", reply_address(STEP), failed, place=handling_chain(STEP), ts=NOW
-    ).body, subjects.workflow_result("run-0", STEP.envelope.id))
 
 
 def test_a_step_is_read_with_its_deadline() -> None:

@@ -186,9 +186,16 @@ def _indexed(container: Any, index: Any) -> Any:
             return container[int(at)] if inside else failure(f"index out of range: {int(at)} of {len(container)}")
         case "map", ("int" | "uint" | "double" | "bool" | "string"):
             found = lookup(container, index)
-            shown = str(index) if kind(index) == "string" else number(index)
-            return failure(f"no such key: {shown!r}") if found is ABSENT else found
+            return failure(f"no such key: {_shown_key(index)}") if found is ABSENT else found
+        case other, _ if other not in {"list", "map"}:
+            return no_overload(f"_[_] of {other}")
     return no_overload("_[_]", container, index)
+
+
+def _shown_key(key: Any) -> str:
+    if kind(key) == "string":
+        return repr(str(key))
+    return ("true" if key else "false") if kind(key) == "bool" else str(number(key))
 
 
 # --- arithmetic ------------------------------------------------------------------------------------------------------
@@ -269,8 +276,12 @@ def _inverted(value: Any) -> Any:
 # --- conversions -----------------------------------------------------------------------------------------------------
 
 _WHOLE = re.compile(r"[+-]?[0-9]+\Z")
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?|inf(?:inity)?|nan)\Z", re.I)
-_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})\Z", re.I)
+_DECIMAL = re.compile(
+    r"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?|inf(?:inity)?|nan)\Z", re.I
+)
+_TIMESTAMP = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})\Z", re.I
+)
 _DURATION = re.compile(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:h|ms|us|ns|m|s))+\Z")
 _BOOLS = {
     **dict.fromkeys(("1", "t", "T", "true", "True", "TRUE"), True),
@@ -470,7 +481,7 @@ def _duration_part(name: str, unit: int) -> Function:
     return part
 
 
-def _guarded(function: Function) -> Function:
+def _guarded(function: Any) -> Function:
     """Pass errors on as they are, and make an error of whatever a function of cel-python's raises."""
 
     def call(*args: Any) -> Any:

@@ -20,13 +20,18 @@ from agentflow_planner.conditions.results import Plain
 
 DISTRIBUTION = "cel-expr-python"
 
-_TYPES = {"int64": "int", "uint64": "uint", "null_type": "null"}
+_TYPES = {"int64": "int", "uint64": "uint", "null_type": "null", "null_": "null"}
 _REASONS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(rf"No matching overloads found : {UNORDERED}\("), lambda _: "map() and filter() go through lists only"),
-    (re.compile(r'Key not found in map : (.*)'), lambda m: f"no such key: {_key(m[1])}"),
+    (re.compile(r"Key not found in map : (.*)"), lambda m: f"no such key: {_key(m[1])}"),
     (re.compile(r"No matching overloads found : <iter_range>"), lambda _: "macros go through lists and maps only"),
     (re.compile(r"No matching overloads found : <jump_condition>"), lambda _: "no such overload: _?_:_"),
     (re.compile(r"No matching overloads found : @in"), lambda _: "no such overload: _in_"),
+    (
+        re.compile(r"No matching overloads found : \((\w+)\)\.(\w+)\((.*)\)"),
+        lambda m: f"no such overload: {_named(f'{m[2]}({m[1]}, {m[3]})')}",
+    ),
+    (re.compile(r"Invalid container type: '(\w+)"), lambda m: f"no such overload: _[_] of {_TYPES.get(m[1], m[1])}"),
     (re.compile(r"No matching overloads found : (.*)"), lambda m: f"no such overload: {_named(m[1])}"),
     (re.compile(r"Applying SELECT to non-message"), lambda _: "no such overload: a field of what is no map"),
     (re.compile(r"Index error: index=(-?\d+) size=(\d+)"), lambda m: f"index out of range: {m[1]} of {m[2]}"),

@@ -48,11 +48,11 @@ def _same(result: Kind, *kinds: Kind) -> tuple[Overload, ...]:
     return tuple(Overload(result, (kind,)) for kind in kinds)
 
 
-_DATE_PARTS = (
-    "getDate getDayOfMonth getDayOfWeek getDayOfYear getFullYear getMonth getHours getMilliseconds getMinutes getSeconds"
-).split()
 _TIME_PARTS = ("getHours", "getMilliseconds", "getMinutes", "getSeconds")
-_ABOUT_TEXT = {name: (Overload("bool", ("string", "string")),) for name in ("contains", "endsWith", "startsWith", "matches")}
+_DATE_PARTS = ("getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getMonth", *_TIME_PARTS)
+_ABOUT_TEXT = {
+    name: (Overload("bool", ("string", "string")),) for name in ("contains", "endsWith", "startsWith", "matches")
+}
 
 FUNCTIONS: dict[str, tuple[Overload, ...]] = {
     "bool": _same("bool", "bool", "string"),
@@ -189,9 +189,7 @@ class _Checker:
         overloads = known.get(node.function)
         name = f"{node.function}()" if node.target is None else f".{node.function}()"
         if overloads is None:
-            other = METHODS if node.target is None else FUNCTIONS
-            hint = f"; it is called {'as x.' if node.target is None else ''}{node.function}(…)" if node.function in other else ""
-            message = f"there is no function {name}{hint}"
+            message = f"there is no function {name}{_other_form(node)}"
             return self.refuse(node, "condition.unknown_function", message, node.function, tuple(sorted(known)))
         fitting = [overload for overload in overloads if _fits(overload.args, given)]
         if not fitting:
@@ -255,6 +253,13 @@ class _Checker:
             message = f"{left} {node.op} {right} has no meaning in CEL{hint}"
             return self.refuse(node, "condition.type", message, f"{left} {node.op} {right}", allowed)
         return fitting.pop() if len(fitting) == 1 else "dyn"
+
+
+def _other_form(node: Call) -> str:
+    """A hint for a function that is called as a method, or the other way about."""
+    if node.target is None:
+        return f"; it is called as x.{node.function}()" if node.function in METHODS else ""
+    return f"; it is called as {node.function}(x)" if node.function in FUNCTIONS else ""
 
 
 def _fits(wanted: tuple[Kind, ...], given: list[Kind]) -> bool:

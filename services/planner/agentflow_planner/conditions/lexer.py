@@ -12,7 +12,25 @@ from agentflow_planner.conditions.syntax import Scalar
 from agentflow_planner.errors import ExpressionError
 
 RESERVED = frozenset(
-    "as break const continue else for function if import let loop package namespace return var void while".split()
+    {
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    }
 )
 """Identifiers CEL keeps for itself; as fields (`output.package`) they are allowed."""
 
@@ -75,7 +93,7 @@ def _next(source: str, at: int) -> tuple[Token, int]:
         return _number(source, at, match)
     if match := _OPERATOR.match(source, at):
         return Token("op", match[0], None, at), match.end()
-    hint = {"=": "compare with ==", "&": "both is written &&", "|": "either is written ||"}.get(source[at], "")
+    hint = {"=": "compare with ==", "&": "both is written &&", "|": "either is written ||", "`": "write ['field']"}.get(source[at], "")
     message = f"{source[at]!r} has no meaning here" + (f"; {hint}" if hint else "")
     raise ExpressionError(source, message, offset=at, found=source[at])
 

@@ -196,7 +196,9 @@ class _Parser:
         self.take(".")
         name = self.token
         if name.kind != "ident" or name.text in KEYWORDS:
-            self.fail("a field name is missing after '.'", found=name.text, allowed=("[A-Za-z_][A-Za-z0-9_]*", "['key']"))
+            self.fail(
+                "a field name is missing after '.'", found=name.text, allowed=("[A-Za-z_][A-Za-z0-9_]*", "['key']")
+            )
         self.advance()
         if not self.at("("):
             return Select(name.offset, operand, name.text)
@@ -269,7 +271,7 @@ class _Parser:
                 node = Literal(token.offset, token.text == "true", "bool")
             case "ident", "null":
                 node = Literal(token.offset, None, "null")
-            case ("int" | "double"), _:
+            case (("int" | "double"), _):
                 node = self.number(token, negative=negative)
             case ("uint" | "string" | "bytes") as kind, _:
                 node = Literal(token.offset, token.value, kind)

@@ -44,7 +44,17 @@ MAX_STEPS = 40_000
 """Nodes one evaluation may visit, about 0.1 s."""
 
 _PASS_THROUGH = frozenset(
-    "expr conditionalor conditionaland relation addition multiplication unary member paren_expr".split()
+    {
+        "expr",
+        "conditionalor",
+        "conditionaland",
+        "relation",
+        "addition",
+        "multiplication",
+        "unary",
+        "member",
+        "paren_expr",
+    }
 )
 
 
@@ -217,7 +227,7 @@ class _Evaluator(Evaluator):
         value = self.visit(cast("lark.Tree[Any]", operand))
         if isinstance(value, CELEvalError):
             return value
-        return boolean(str(field) in value) if kind(value) == "map" else no_overload("has", value)
+        return boolean(str(field) in value) if kind(value) == "map" else failure("no such overload: a field of what is no map")
 
     def member_dot(self, tree: lark.Tree[Any]) -> Any:
         """`x.field`."""
@@ -262,7 +272,7 @@ class _Evaluator(Evaluator):
     def _each(self, args: lark.Tree[Any], items: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
         """Every element with what the macro's expression makes of it, computed as it is asked for."""
         variable, body = cast("list[lark.Tree[Any]]", args.children)
-        name = str(next(variable.scan_values(lambda token: token.type == "IDENT")))
+        name = str(next(variable.scan_values(lambda token: isinstance(token, lark.Token))))
         scope = _Scope({}, self.scope)
         inner = _Evaluator(body, scope, self.budget)
         for item in items:

@@ -91,12 +91,11 @@ MISSING: Any = object()
 def look_up(value: Any, steps: tuple[Step, ...]) -> Any:
     """What the steps lead to from a value, or `MISSING`."""
     for step in steps:
-        if isinstance(value, dict) and isinstance(step, str) and step in value:
-            value = value[step]
-        elif isinstance(value, (list, tuple)) and isinstance(step, int) and 0 <= step < len(value):
-            value = value[step]
-        else:
+        keyed = isinstance(value, dict) and isinstance(step, str) and step in value
+        listed = isinstance(value, (list, tuple)) and isinstance(step, int) and 0 <= step < len(value)
+        if not keyed and not listed:
             return MISSING
+        value = value[step]
     return value
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal as OneOf
 from typing import TypeAlias
 
-Scalar: TypeAlias = None | bool | int | float | str | bytes
+Scalar: TypeAlias = bool | int | float | str | bytes | None
 ScalarKind: TypeAlias = OneOf["null", "bool", "int", "uint", "double", "string", "bytes"]
 
 
@@ -136,19 +136,7 @@ class MapExpr:
 
 
 Node: TypeAlias = (
-    Literal
-    | Ident
-    | Select
-    | Index
-    | Call
-    | Has
-    | Macro
-    | Unary
-    | Binary
-    | Chain
-    | Ternary
-    | ListExpr
-    | MapExpr
+    Literal | Ident | Select | Index | Call | Has | Macro | Unary | Binary | Chain | Ternary | ListExpr | MapExpr
 )
 
 

@@ -1,0 +1,131 @@
+"""`agentflow demo`. Light at import: the program's help imports it."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentflow.cli.output import JsonFlag, command, emit, examples, is_terminal, note, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentflow_support_desk.demo import Outcome, Progress
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        "demo",
+        epilog=examples(
+            "agentflow demo",
+            "agentflow demo --limit 20 --json",
+            "agentflow demo --tickets queries.csv --examples labelled.csv",
+        ),
+    )(demo)
+
+
+@command
+async def demo(
+    tickets: Annotated[
+        Path | None,
+        typer.Option("--tickets", help="CSV with a column `text` (and `category`). Default: the shipped tickets."),
+    ] = None,
+    learn_from: Annotated[
+        Path | None,
+        typer.Option("--examples", help="CSV with `text` and `category` to learn from. Default: the shipped examples."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Work only the first N tickets.")] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Where everything is kept. Default: a new folder in the user data directory."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Work a bank's support tickets through a mesh on this machine.
+
+    Starts nats-server, planner, runtime and executor as separate processes; each ticket is classified, looked up,
+    answered or handed to a person. Needs no account and no key; with OPENAI_API_KEY or OPENAI_BASE_URL set, a model
+    drafts the answers. Everything is kept in the data directory that is named at the end. Exit code 0 when every
+    ticket was worked, nothing was lost or done twice, and every stored message verifies.
+    """
+    import asyncio
+
+    from agentflow_support_desk.demo import run_demo
+    from agentflow_support_desk.tickets import MATERIAL, load_examples, load_tickets
+
+    work = await asyncio.to_thread(load_tickets, tickets or MATERIAL / "tickets.csv", limit)
+    if learn_from is not None:
+        await asyncio.to_thread(load_examples, learn_from)
+    directory = data_dir or new_data_dir()
+    with progress_bar() as progress:
+        outcome = await run_demo(work, directory, examples=learn_from, note=note, progress=progress)
+    emit(outcome.figures, as_json=as_json, render=lambda _: show(outcome))
+    if not is_good(outcome):
+        raise typer.Exit(1)
+
+
+def new_data_dir() -> Path:
+    """A folder of its own for a run, under the user's data directory."""
+    import secrets
+    import time
+
+    import platformdirs
+
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return platformdirs.user_data_path("agentflow") / "demo" / name
+
+
+def is_good(outcome: "Outcome") -> bool:
+    """Whether the demo showed what it is meant to show."""
+    figures = outcome.figures
+    return bool(figures["verify"]["ok"] and not (figures["failed"] or figures["lost"] or figures["duplicates"]))
+
+
+@contextlib.contextmanager
+def progress_bar() -> "Iterator[Progress]":
+    """A bar on a terminal, a line now and then elsewhere; both on stderr."""
+    if not is_terminal(sys.stderr):
+        yield _line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("tickets"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("tickets", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _line(done: int, total: int) -> None:
+    if done and (done == total or done % 50 == 0):
+        note(f"{done} of {total} tickets")
+
+
+def show(outcome: "Outcome") -> None:
+    """The summary for people."""
+    figures, states = outcome.figures, outcome.states
+    wall = figures["workflow_ms"]
+    say(f"{figures['tickets']} tickets: {', '.join(f'{count} {state}' for state, count in states.items())}")
+    if figures["accuracy"] is not None:
+        say(f"understood rightly: {figures['accuracy']:.1%} of the labelled tickets")
+    say(f"a ticket took {wall['p50']:.0f} ms (p50), {wall['p95']:.0f} ms (p95); {figures['workflows_per_s']} a second")
+    say(f"effects lost: {figures['lost']}, done twice: {figures['duplicates']} (counted in the outbox and the cases)")
+    checked = figures["verify"]
+    word = "all verify" if checked["ok"] else "DAMAGED"
+    say(f"evidence: {checked['envelopes']} envelopes in {checked['chains']} chains: {word}")
+    for sentence in outcome.damages[:10]:
+        say(f"  {sentence}")
+    for worked in outcome.worked:
+        if worked.status != "completed":
+            say(f"  {worked.run_id} {worked.status}: {worked.detail}")
+    say(f"kept in {figures['data_dir']}")
+    say()
+    say("Look further:")
+    mesh = outcome.desk.mesh
+    say(f"  head -3 {outcome.desk.outbox}")
+    say(f"  agentflow dev --project {outcome.desk.project} --data-dir {mesh}   # the same mesh again, then beside it:")
+    say("  agentflow show ticket-0001 && agentflow verify --workflow ticket-0001")

@@ -1,0 +1,115 @@
+"""The demo: starts a mesh of separate processes, works every ticket through it, and counts what came of it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentflow import subjects
+from agentflow.client import Client
+from agentflow.clock import SystemClock
+from agentflow.errors import RunError
+from agentflow.local.mesh import LocalMesh, MeshOptions
+from agentflow.registry import REGISTRY
+from agentflow_streams.verification import verify
+from agentflow_support_desk.desk import Desk, lay_out, read_effects
+from agentflow_support_desk.figures import Worked, by_state, summarise
+from agentflow_support_desk.tickets import Ticket
+
+IN_FLIGHT = 32
+"""Tickets worked at once."""
+
+PATIENCE = 600.0
+"""Seconds one ticket gets."""
+
+AGENTS = frozenset({"classifier", "writer"})
+"""The agents of the desk."""
+
+Progress = Callable[[int, int], None]
+"""Told how many tickets are done, of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a demo came to."""
+
+    figures: dict[str, Any]
+    """The documented figures."""
+    states: dict[str, int]
+    """Tickets by final state."""
+    worked: list[Worked]
+    desk: Desk
+    damages: list[str]
+    """Sentences about damaged history; none is right."""
+
+
+async def run_demo(
+    tickets: list[Ticket],
+    directory: Path,
+    *,
+    examples: Path | None,
+    note: Callable[[str], None],
+    progress: Progress,
+) -> Outcome:
+    """Work the tickets in a data directory of their own; raises what `LocalMesh.start` raises."""
+    desk = await asyncio.to_thread(lay_out, directory, examples)
+    options = MeshOptions(kind="demo")
+    async with LocalMesh.running(desk.mesh, project=desk.project, options=options, note=note) as mesh:
+        note(f"mesh is up at {mesh.url}: {len(mesh.processes())} service processes and nats-server")
+        async with Client.connect(mesh.url) as client:
+            note("waiting for the classifier to learn …")
+            await _until_hosted(client)
+            started = time.monotonic()
+            worked = await _work_all(client, tickets, progress)
+            seconds = time.monotonic() - started
+            note("verifying every stored message …")
+            verified = await verify(client.transport, now=SystemClock().now())
+    figures = summarise(worked, read_effects(desk), seconds)
+    figures["verify"] = {"ok": verified.ok, "envelopes": verified.envelopes, "chains": verified.chains}
+    figures["data_dir"] = str(directory)
+    damages = [f"{each.stream}:{each.seq} {each.kind}: {each.detail}" for each in verified.damages]
+    return Outcome(figures, by_state(worked), worked, desk, damages)
+
+
+async def _until_hosted(client: Client) -> None:
+    """Wait until both agents are alive: goals would only wait for them on the stream."""
+    registry = await client.transport.bucket(REGISTRY)
+    async with asyncio.timeout(PATIENCE):
+        while {entry.key.split(".")[1] for entry in await registry.entries("agent.")} < AGENTS:
+            await asyncio.sleep(0.1)
+
+
+async def _work_all(client: Client, tickets: list[Ticket], progress: Progress) -> list[Worked]:
+    free, done = asyncio.Semaphore(IN_FLIGHT), 0
+
+    async def one(number: int, ticket: Ticket) -> Worked:
+        nonlocal done
+        async with free:
+            worked = await _work(client, f"ticket-{number:04}", ticket)
+        done += 1
+        progress(done, len(tickets))
+        return worked
+
+    progress(0, len(tickets))
+    return await asyncio.gather(*(one(number, ticket) for number, ticket in enumerate(tickets, 1)))
+
+
+async def _work(client: Client, run_id: str, ticket: Ticket) -> Worked:
+    run = await client.submit("support", {"ticket": run_id, "text": ticket.text}, id=run_id)
+    detail = ""
+    try:
+        await run.result(timeout=PATIENCE)
+    except RunError as error:
+        detail = f"{error.error_code}: {error.message}"
+    state = await run.state()
+    output = state.output if isinstance(state.output, dict) else {}
+    return Worked(ticket, run_id, state.status, state.state, output, await _milliseconds(client, run_id), detail)
+
+
+async def _milliseconds(client: Client, run_id: str) -> float | None:
+    """From the stored goal to the stored end, by the server's clock."""
+    goal = await client.transport.first("AF_MESSAGES", subjects.workflow_in(run_id))
+    end = await client.transport.last("AF_MESSAGES", subjects.workflow_out(run_id))
+    return (end.time - goal.time).total_seconds() * 1000 if goal and end else None
