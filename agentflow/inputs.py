@@ -2,7 +2,7 @@
 
 One chain for each client incarnation and run, `input:<incarnation>:<run id>`, with one publish in flight. Where a
 publish ends unknown its chain is given up and another begun (`input:<incarnation>.<n>:…`): whether or not the message
-landed, neither chain has a gap or a branch.
+landed, neither chain has a gap or a branch. The same way a client that has served very many runs forgets the old ones.
 """
 
 import asyncio
@@ -27,13 +27,15 @@ from agentflow.schemas import compose
 SENDER = "client"
 RECEIVER = "planner"
 
+MAX_CHAINS = 10_000
+"""Runs whose chains a client remembers; one that it forgot is continued on another chain."""
+
 
 @dataclass(slots=True)
 class _Chain:
     place: ChainPlace
     trace_id: str
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    given_up: int = 0
 
 
 class Inputs:
@@ -46,6 +48,8 @@ class Inputs:
         self.incarnation = self.new_id()
         """Names the chains; new with every client."""
         self._chains: dict[str, _Chain] = {}
+        self._renewals = 0
+        """Chains given up or forgotten so far; keeps the names of later ones apart from theirs."""
 
     def new_id(self) -> str:
         """A new ULID."""
@@ -74,17 +78,26 @@ class Inputs:
             try:
                 await store(self._transport, sealed, expect=expect, patience=PATIENCE)
             except (OutcomeUnknown, Unreachable, asyncio.CancelledError):
-                chain.given_up += 1
-                chain.place = ChainPlace(f"input:{self.incarnation}.{chain.given_up}:{run_id}")
+                self._renewals += 1
+                chain.place = self._first_place(run_id)
                 raise
             chain.place = chain.place.after(sealed)
 
     def _chain(self, run_id: str, trace_id: str | None) -> _Chain:
-        known = self._chains.get(run_id)
-        if known is None:
-            place = ChainPlace(f"input:{self.incarnation}:{run_id}")
-            known = self._chains[run_id] = _Chain(place, trace_id or self._randomness(16).hex())
-        return known
+        if run_id not in self._chains:
+            self._forget_some()
+            self._chains[run_id] = _Chain(self._first_place(run_id), trace_id or self._randomness(16).hex())
+        return self._chains[run_id]
+
+    def _first_place(self, run_id: str) -> ChainPlace:
+        renewal = f".{self._renewals}" if self._renewals else ""
+        return ChainPlace(f"input:{self.incarnation}{renewal}:{run_id}")
+
+    def _forget_some(self) -> None:
+        """Forget the runs nothing is being sent to, when there are too many; so that a client may live for ever."""
+        if len(self._chains) >= MAX_CHAINS:
+            self._chains = {run_id: chain for run_id, chain in self._chains.items() if chain.lock.locked()}
+            self._renewals += 1
 
     async def _seal(self, run_id: str, payload: Payload, chain: _Chain, metadata: Mapping[str, Any]) -> Sealed:
         now = self._clock.now()

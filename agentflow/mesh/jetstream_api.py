@@ -6,6 +6,7 @@ direct gets), and several of them hide an outcome (faults.md, A4).
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ WRONG_LAST_SEQUENCE = (10071, 10164)
 STREAM_NOT_FOUND = 10059
 NO_MESSAGE = 10037
 CONSUMER_NOT_FOUND = 10014
+NO_ROOM = (10023, 10047, 10077)
+"""Insufficient resources, storage exceeded, the stream's own limit: refused for certain, though marked 503."""
 HIDDEN_HEADERS = ("Nats-Expected-Stream", "Nats-Expected-Last-Subject-Sequence", "Nats-Num-Pending")
 
 _TRANSLATION: tuple[tuple[type[BaseException], type[MeshError], str], ...] = (
@@ -54,6 +57,8 @@ def api_error(answer: Mapping[str, Any], doing: str) -> AgentflowError | None:
         return Conflict(f"{doing}: {text}", err_code=number)
     if error.get("code") == 404 or number in (STREAM_NOT_FOUND, NO_MESSAGE, CONSUMER_NOT_FOUND):
         return NotStored(f"{doing}: {text}", err_code=number)
+    if number in NO_ROOM:
+        return PublishFailed(f"{doing}: {text}", code="mesh.no_room", err_code=number)
     if error.get("code") == 503:
         return Unreachable(f"{doing}: {text}", err_code=number)
     return PublishFailed(f"{doing}: {text}", code="mesh.refused", err_code=number)
@@ -84,6 +89,14 @@ class Api:
         except (nats.errors.Error, OSError) as error:
             raise translate(error, subject) from error
         return answer.data
+
+    async def round_trip(self, timeout: float = 5.0) -> None:
+        """Return once the server has processed everything sent before on this connection.
+
+        The client's own `flush` is not used: when it times out, its late answer kills the read loop for good.
+        """
+        with contextlib.suppress(NotStored):  # nobody answers, says the server: that is an answer too
+            await self.ask("$JS.API.INFO", b"", timeout=timeout)
 
     async def stored_message(self, stream: str, query: Mapping[str, Any]) -> Message | None:
         """`STREAM.MSG.GET`, answered by the stream's leader."""

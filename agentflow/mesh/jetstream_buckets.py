@@ -88,11 +88,13 @@ class JetStreamBucket:
         hints = self._transport.follow(f"{self._prefix}>")
         await hints.ready()
         try:
-            following = 1
+            following, first = 1, True
             while True:
                 async for entry in self._changes(prefix, following):
-                    yield entry
+                    if not (first and entry.deleted):
+                        yield entry
                     following = entry.revision + 1
+                first = False
                 await hints.next(timeout=1.0)
         finally:
             await hints.close()

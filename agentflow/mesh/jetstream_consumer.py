@@ -21,6 +21,7 @@ from agentflow.mesh.transport import ConsumerSpec, Delivery, Message
 
 _SECOND = 1_000_000_000
 _GROUP = "agentflow"
+_RENEWAL = "renewal"
 PIN_TIMEOUT = 2.0
 """Seconds until a silent active process loses its place to one that stands by."""
 
@@ -123,6 +124,7 @@ class PullConsumer:
         self._outstanding = 0
         self._heard = 0.0
         self._pin = ""
+        self._renewed = 0.0
         self._requests = 0
         self._closing = False
         self._inbox = ""
@@ -149,15 +151,15 @@ class PullConsumer:
             self._pin = (msg.headers or {}).get("Nats-Pin-Id", self._pin)
             self._received.put_nowait(delivery)
         else:
-            self._on_status(plain_headers(msg.headers))
+            self._on_status(plain_headers(msg.headers), msg.subject.endswith(_RENEWAL))
 
-    def _on_status(self, headers: Mapping[str, str]) -> None:
+    def _on_status(self, headers: Mapping[str, str], renewal: bool) -> None:
         """A request ended early (404, 408, 409, 423), or only a heartbeat (100)."""
         status = headers.get("Status", "")
-        if status in ("", "100"):
-            return
         if status == "423":
             self._pin = ""
+        if status in ("", "100") or renewal:
+            return
         rest = headers.get("Nats-Pending-Messages")
         self._outstanding = max(0, self._outstanding - int(rest)) if rest else 0
 
@@ -177,6 +179,20 @@ class PullConsumer:
         except (nats.errors.Error, OSError):
             self._outstanding = 0
 
+    async def _renew(self) -> None:
+        """Keep the place of the active process while it has no free slot: a request that no message can fit.
+
+        The server lets a pin go when its holder asks for nothing for a while, however busy it is.
+        """
+        now = asyncio.get_running_loop().time()
+        if not self._pin or now - self._renewed < PIN_TIMEOUT / 4 or not self._api.client.is_connected:
+            return
+        self._renewed = now
+        body = {"batch": 1, "max_bytes": 1, "expires": int(PIN_TIMEOUT / 5 * _SECOND), "group": _GROUP, "id": self._pin}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._spec.stream}.{self._spec.name}"
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await self._api.client.publish(subject, json.dumps(body).encode(), reply=f"{self._inbox}.{_RENEWAL}")
+
     def _silent(self) -> bool:
         """No message, status or heartbeat for longer than the server may stay silent on a live request."""
         return asyncio.get_running_loop().time() - self._heard > self._expires
@@ -184,6 +200,8 @@ class PullConsumer:
     async def _top_up(self, free: int) -> None:
         if self._outstanding and self._silent():
             self._outstanding = 0
+        if self._spec.pinned and self._outstanding == 0 and free <= 0:
+            await self._renew()
         missing = free - self._outstanding - self._received.qsize()
         if missing > 0 and (self._outstanding == 0 or missing >= free / 2) and self._api.client.is_connected:
             await self._ask(missing)

@@ -3,7 +3,7 @@
 The order of the checks is the server's (2.15): size, expected sequence, duplicate, headers, limits.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -49,7 +49,8 @@ class MemoryStream:
         if self.config["storage"] != changed["storage"]:
             raise refusal("a stream's storage cannot be changed")
         self.config = changed
-        self._make_room()
+        self._trim()  # in this order, which is the server's
+        self._trim_subjects(list(self._subjects))
 
     # --- storing -----------------------------------------------------------------------------------------------
 
@@ -69,6 +70,7 @@ class MemoryStream:
         if msg_id is not None and (earlier := self._duplicate_of(msg_id, now)) is not None:
             return Stored(self.config["name"], earlier, duplicate=True)
         due, kept = schedule(headers, self.config, subject), lifetime(headers, self.config)
+        self._check_room(subject, body, headers)
         self._roll_up(subject, headers)
         message = self._append(subject, body, headers, now)
         if msg_id is not None:
@@ -83,7 +85,10 @@ class MemoryStream:
         limit, found = self.config["max_msg_size"], len(body) + _size_of(headers)
         if 0 < limit < found:
             raise refusal(f"message to {subject} has {found} bytes; the stream takes {limit}", found=found)
-        if self.config["discard"] == "new" and self._full_for(subject, found + len(subject) + _OVERHEAD):
+
+    def _check_room(self, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
+        size = len(body) + _size_of(headers) + len(subject) + _OVERHEAD
+        if self.config["discard"] == "new" and self._full_for(subject, size):
             raise refusal(f"stream {self.config['name']} is full", stream=self.config["name"])
 
     def _full_for(self, subject: str, size: int) -> bool:
@@ -117,18 +122,20 @@ class MemoryStream:
         self.messages[message.seq] = message
         self._subjects.setdefault(subject, []).append(message.seq)
         self._bytes += _size(message)
-        self._make_room(subject)
+        self._trim_subjects([subject])
+        self._trim()
         copy = republished(self.config.get("republish"), subject)
         if copy is not None:
             self._emit(copy, b"" if self.config["republish"].get("headers_only") else body)
         return message
 
-    def _make_room(self, *subjects: str) -> None:
-        """Drop the oldest until the limits hold."""
+    def _trim_subjects(self, subjects: Iterable[str]) -> None:
         each = self.config["max_msgs_per_subject"]
-        for subject in subjects or list(self._subjects):
+        for subject in subjects:
             while 0 < each < len(self._subjects.get(subject, ())):
                 self.remove(self._subjects[subject][0])
+
+    def _trim(self) -> None:
         while self.config["discard"] == "old" and self._over():
             self.remove(next(iter(self.messages)))
 
@@ -186,7 +193,7 @@ class MemoryStream:
 
     def info(self, consumers: int) -> StreamInfo:
         """The stream as it is."""
-        first = next(iter(self.messages), self.last_seq + 1 if self.last_seq else 0)
+        first = next(iter(self.messages), self.last_seq + 1)
         name, config = self.config["name"], dict(self.config)
         return StreamInfo(name, config, len(self.messages), self._bytes, first, self.last_seq, consumers, self._created)
 

@@ -1,3 +1,6 @@
-"""Conversation protocols for agentflow agents: contract net, two-phase commit, conversation."""
+"""Conversation protocols for agentflow agents: so far the base that mixins rest on."""
 
-__all__: list[str] = []
+from agentflow_protocols.base import ProtocolMessage, ProtocolMixin, read_message
+from agentflow_protocols.errors import ProtocolError
+
+__all__ = ["ProtocolError", "ProtocolMessage", "ProtocolMixin", "read_message"]

@@ -93,7 +93,7 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     def config(self) -> dict[str, Any]:
         """The configuration as the server takes it; what is optional and not set is left out."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
+        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return {key: value for key, value in found.items() if value or key not in _OPTIONAL}
 
 

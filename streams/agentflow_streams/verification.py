@@ -49,11 +49,13 @@ async def verify(
     verifier = Verifier(scope)
     for stream in scope.streams:
         await _read(transport, verifier.add, stream, workflow, artifacts, progress)
-    if not verifier.settled:
-        for stream in scope.streams:
-            async for record in _records(transport, stream.name, workflow, stream.last_seq + 1, None, artifacts):
+    infos = {stream.name: await transport.stream_info(stream.name) for stream in scope.streams}
+    for stream in scope.streams if not verifier.settled else ():
+        if (info := infos[stream.name]) is not None and info.last_seq > stream.last_seq:
+            start, end = max(stream.last_seq + 1, info.first_seq), info.last_seq
+            async for record in _records(transport, stream.name, workflow, start, end, artifacts):
                 verifier.add_late(record)
-    result = verifier.finish(await _first_seqs(transport, scope))
+    result = verifier.finish({name: info.first_seq for name, info in infos.items() if info is not None})
     if workflow and not any(stream.messages for stream in result.streams):
         raise NotStored(f"nothing is stored about workflow {workflow!r}", code="run.unknown", workflow=workflow)
     return result
@@ -78,9 +80,9 @@ async def _read(
 
 
 async def _records(
-    transport: Transport, stream: str, workflow: str, start: int, end: int | None, artifacts: Objects | None
+    transport: Transport, stream: str, workflow: str, start: int, end: int, artifacts: Objects | None
 ) -> AsyncIterator[Record]:
-    if end == 0:  # a stream that does not exist
+    if end < start:
         return
     if workflow:
         records = read_workflow(transport, stream, workflow, start=start, end=end, artifacts=artifacts)
@@ -105,7 +107,7 @@ async def _scope(
             hint="`agentflow streams ls` shows what there is; `agentflow streams apply` makes what is missing",
         )
     scopes = [
-        await _stream_scope(transport, info, workflow, now, since) if info else StreamScope(name, (name,), 0, 0)
+        await _stream_scope(transport, info, workflow, now, since) if info else StreamScope(name, (name,), 1, 0)
         for name, info in found.items()
     ]
     return Scope(tuple(scopes), workflow)
@@ -123,7 +125,7 @@ async def _stream_scope(
             found=info.name,
             allowed=", ".join(DEFAULT_STREAMS),
         )
-    first, horizon = info.first_seq, _expiry_horizon(info, now)
+    first, horizon = max(1, info.first_seq), _expiry_horizon(info, now)
     if since is not None:
         first = await first_since(transport, info, since)
         horizon = max(since, horizon) if horizon else since
@@ -148,8 +150,3 @@ def _covers(config: Mapping[str, Any]) -> tuple[str, ...]:
         except SubjectError:
             continue
     return tuple(sorted(found))
-
-
-async def _first_seqs(transport: Transport, scope: Scope) -> dict[str, int]:
-    infos = [await transport.stream_info(stream.name) for stream in scope.streams]
-    return {info.name: info.first_seq for info in infos if info is not None}

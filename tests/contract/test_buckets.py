@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -208,7 +208,7 @@ async def test_a_lifetime_needs_a_bucket_that_allows_it(state: Bucket) -> None:
 
 async def test_a_heartbeat_that_ends_is_seen_as_a_deletion(transport: Transport) -> None:
     """The registry's way: entries live two seconds, are refreshed, and when that stops a watcher is told."""
-    age = {"max_age": 2 * SECOND, "duplicate_window": SECOND, "subject_delete_marker_ttl": 2 * SECOND}
+    age: dict[str, Any] = {"max_age": 2 * SECOND, "duplicate_window": SECOND, "subject_delete_marker_ttl": 2 * SECOND}
     await transport.create_stream(bucket(allow_msg_ttl=True, **age))
     registry = await transport.bucket("STATE")
     await registry.put("stops", b"1")

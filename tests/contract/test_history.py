@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from agentflow.errors import MeshError, NotStored
-from agentflow.mesh.transport import Transport
+from agentflow.mesh.transport import StreamInfo, Transport
 from tests.contract.meshes import SECOND, fill, stream
+from tests.support.waiting import eventually
 
 
 async def read(transport: Transport, subject: str = ">", **more: int) -> list[int]:
@@ -181,6 +182,21 @@ async def test_a_stream_that_does_not_exist_has_no_info(transport: Transport) ->
     """None, not an error: provisioning asks before it creates."""
     assert await transport.stream_info("EVENTS") is None
     assert [] == list(await transport.stream_names())
+
+
+async def test_an_empty_stream_begins_behind_its_last_message(transport: Transport) -> None:
+    """Before anything was stored, and after all was dropped: `first_seq` is where the next message will be."""
+    fresh = await transport.create_stream(stream(allow_rollup_hdrs=True, allow_msg_ttl=True))
+    assert (0, 1, 0) == (fresh.messages, fresh.first_seq, fresh.last_seq)
+    for ttl in ("never", "1s"):
+        await transport.publish("events.a", b"", stream="EVENTS", headers={"Nats-Rollup": "all", "Nats-TTL": ttl})
+
+    async def emptied() -> StreamInfo | None:
+        info = await transport.stream_info("EVENTS")
+        return info if info and info.messages == 0 else None
+
+    info = await eventually(emptied)
+    assert (3, 2) == (info.first_seq, info.last_seq)
 
 
 async def test_streams_are_listed_in_order(transport: Transport) -> None:

@@ -1,7 +1,7 @@
 """What the property tests of the core draw from. Cheap on purpose: the wire's properties take 10,000 examples each.
 
-An envelope takes few draws: what only has to differ (ids, hashes) is derived from one number, and what has to be
-awkward (texts, numbers, nested values) is picked from pools that were made for it.
+Most is made of one drawn number: what only has to differ (ids, hashes) is derived from it, and what has to be awkward
+(texts, numbers, nested values) is picked by it from pools that were made for that.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agentflow.envelope import ZERO_HASH, Cost, Envelope, MessageType, Ref, Sealed, seal
 
-TOKEN_ALPHABET = "ABCXYZabcxyz0189_-"
+TOKEN_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_US = 4_102_444_800_000_000
@@ -65,14 +65,46 @@ SCHEMA_NAMES = ("goal.submitted/1", "step.completed/12", "a.b.c_d/9999")
 MESSAGE_TYPES: tuple[MessageType, ...] = ("request", "response", "event", "control")
 
 numbers = st.integers(0, 2**64 - 1)
-tokens = st.one_of(
-    st.sampled_from(("a", "A", "0", "-", "_", "z" * 64, "run-1", "01KDVDNA0031GFVX1A47NTMKHK")),
-    st.text(TOKEN_ALPHABET, min_size=1, max_size=8),
-)
-"""Tokens the grammar allows."""
 
-texts = st.one_of(st.sampled_from(AWKWARD_TEXTS), st.text(max_size=6))
-"""Texts JSON can hold."""
+
+def token_of(number: int) -> str:
+    """A token the grammar allows, of one to eleven letters or one of the longest."""
+    if number % 50 == 0:
+        return ("z" * 64, "-", "_", "0", "01KDVDNA0031GFVX1A47NTMKHK")[number // 50 % 5]
+    letters = [TOKEN_ALPHABET[number % 64]]
+    while number := number // 64:
+        letters.append(TOKEN_ALPHABET[number % 64])
+    return "".join(letters)
+
+
+def text_of(number: int) -> str:
+    """A text JSON can hold: an awkward one, or up to four characters from anywhere in Unicode."""
+    which, number = number % 3, number // 3
+    if which:
+        return AWKWARD_TEXTS[number % len(AWKWARD_TEXTS)]
+    letters = []
+    while number:
+        number, code = divmod(number, 0x110000)
+        letters.append(chr(code) if not 0xD800 <= code < 0xE000 else "s")
+    return "".join(letters)
+
+
+def object_of(number: int) -> dict[str, Any]:
+    """An object of at most three members, one level deeper at most."""
+    inner = {text_of(number // 7): AWKWARD_NUMBERS[number % len(AWKWARD_NUMBERS)], "t": text_of(number // 5)}
+    shapes: tuple[dict[str, Any], ...] = (
+        {},
+        inner,
+        {"": inner, text_of(number // 3): [None, True, inner]},
+        {"list": list(AWKWARD_NUMBERS)},
+        {text: text for text in AWKWARD_TEXTS},
+    )
+    return shapes[number % len(shapes)]
+
+
+tokens = numbers.map(token_of)
+texts = numbers.map(text_of)
+json_objects = numbers.map(object_of)
 
 leaves = st.one_of(
     st.none(),
@@ -80,19 +112,14 @@ leaves = st.one_of(
     st.sampled_from(AWKWARD_NUMBERS),
     st.floats(allow_nan=False, allow_infinity=False),
     texts,
+    st.text(max_size=6),
 )
 """Values JSON can hold that hold no others."""
 
 json_values: st.SearchStrategy[Any] = st.recursive(
     leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6
 )
-"""Values JSON holds without changing them."""
-
-json_objects: st.SearchStrategy[dict[str, Any]] = st.one_of(
-    st.sampled_from(({}, {"a": [1, {"b": [None, {}]}]}, {text: text for text in AWKWARD_TEXTS})),
-    st.dictionaries(texts, leaves, max_size=2),
-)
-"""Objects, for payloads and metadata."""
+"""Values JSON holds without changing them; dearer than the others."""
 
 moments = st.integers(0, LATEST_US).map(lambda us: EPOCH + timedelta(microseconds=us))
 """Aware moments from 1970 to 2100, to the microsecond."""

@@ -1,7 +1,9 @@
 """Chains: an undamaged one shows nothing, and every damage that a chain can show by itself is found and named."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,15 +27,15 @@ from agentflow.errors import EvidenceError
 from agentflow.payloads import StepCompleted
 from agentflow.testing import envelope
 from tests.core import wire as independent
-from tests.core.strategies import POOL, digest, draft, drafts
+from tests.core.strategies import POOL, digest, draft, drafts, numbers
 from tests.support.profiles import wire
 
 RUN = "workflow:run-1:01KDVDNA0031GFVX1A47NTMKHK"
 HANDLING = "handling:01KDVDNA0031GFVX1A47NTMKHK"
 
-lengths = st.integers(1, 9)
-places = st.integers(0, 99)
-chains = st.sampled_from([RUN, HANDLING])
+LENGTHS = range(1, 10)
+EVERY_PLACE = [(length, place) for length in LENGTHS for place in range(length)]
+"""Every place of every chain of one to nine links: the properties below are tried on all of them."""
 
 
 def link(chain: str, place: int, prev_hash: str, salt: str = "") -> Link:
@@ -42,162 +44,187 @@ def link(chain: str, place: int, prev_hash: str, salt: str = "") -> Link:
     return Link("S", place + 1, f"id-{hash[:8]}", hash, chain, place, prev_hash)
 
 
-def undamaged(length: int, chain: str = RUN) -> list[Link]:
+@functools.cache
+def whole(length: int, chain: str = RUN) -> tuple[Link, ...]:
     """A chain as its writer made it."""
     before = ZERO_HASH if chain == RUN else digest("cause")
     made: list[Link] = []
     for place in range(length):
         made.append(link(chain, place, before))
         before = made[-1].hash
-    return made
+    return tuple(made)
 
 
-def stored(links: Sequence[Link]) -> list[Link]:
+def stored(links: Iterable[Link]) -> list[Link]:
     """The links with the sequences they have when they are stored in this order."""
-    return [
-        Link("S", seq, each.id, each.hash, each.chain, each.place, each.prev_hash) for seq, each in enumerate(links, 1)
-    ]
+    return [msgspec.structs.replace(each, seq=seq) for seq, each in enumerate(links, 1)]
 
 
-def kinds(breaks: Sequence[Break]) -> list[str]:
+def kinds(breaks: Iterable[Break]) -> list[str]:
     """What was found, in order."""
     return [each.kind for each in breaks]
 
 
+# --- whether there is damage at all ----------------------------------------------------------------------------------
+
+
+def is_sound(links: Iterable[Link]) -> bool:
+    """The definition once more: places count from 0 as stored, and each link rests on the one before."""
+    before = ZERO_HASH
+    for place, each in enumerate(links):
+        if (each.place, each.prev_hash) != (place, before):
+            return False
+        before = each.hash
+    return True
+
+
+def damaged(links: list[Link], script: int) -> list[Link]:
+    """The links after up to three damages that a number stands for: it is read digit by digit."""
+    for _ in range(script % 4):
+        script, kind = divmod(script // 4, 6)
+        script, one = divmod(script, max(1, len(links)))
+        script, other = divmod(script, max(1, len(links)))
+        if not links:
+            break
+        match kind:
+            case 0:
+                del links[one]
+            case 1:
+                links.insert(other, links[one])
+            case 2:
+                links[one], links[other] = links[other], links[one]
+            case 3:
+                links.insert(other, link(RUN, links[one].place, links[one].prev_hash, "branch"))
+            case 4:
+                links[one] = msgspec.structs.replace(links[one], prev_hash=links[other].hash)
+            case 5:
+                links[one] = link(RUN, links[one].place, links[one].prev_hash, "edited")
+    return links
+
+
 @wire
-@given(lengths, chains)
-def test_an_undamaged_chain_shows_nothing(length: int, chain: str) -> None:
-    """No false alarm, whether it rests on nothing or on a cause."""
-    assert [] == examine(stored(undamaged(length, chain)))
+@given(st.integers(0, 9), numbers)
+def test_damage_is_told_exactly_where_there_is_some(length: int, script: int) -> None:
+    """After any mixture of drops, copies, swaps, branches, relinks and edits.
+
+    A break is found if and only if the links, as they are stored, are no chain from place 0: nothing but a cut or an
+    edited end can pass, and no alarm is false.
+    """
+    links = stored(damaged(list(whole(length)), script))
+
+    assert is_sound(links) == (examine(links) == [])
 
 
-def test_no_links_show_nothing() -> None:
-    """There is nothing to be said about a chain nobody has seen."""
-    assert [] == examine([])
+@pytest.mark.parametrize("chain", [RUN, HANDLING])
+def test_an_undamaged_chain_shows_nothing(chain: str) -> None:
+    """Whether it rests on nothing or on a cause; and nothing is to be said about a chain without links."""
+    assert [] == [found for length in range(10) for found in examine(whole(length, chain))]
 
 
-@wire
-@given(lengths, places, chains)
-def test_a_dropped_link_is_found_unless_it_was_the_last(length: int, which: int, chain: str) -> None:
+# --- which damage, and where -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("length", "place"), EVERY_PLACE)
+def test_a_dropped_link_is_found_unless_it_was_the_last(length: int, place: int) -> None:
     """It is missing before the next one; a cut tail cannot be seen here, and is not claimed to be."""
-    which %= length
-    links = undamaged(length, chain)
-    del links[which]
+    for chain in (RUN, HANDLING):
+        links = list(whole(length, chain))
+        del links[place]
 
-    found = examine(stored(links))
+        found = examine(stored(links))
 
-    if which == length - 1:
-        assert [] == found
-    else:
-        assert ["missing"] == kinds(found)
-        assert (chain, which + 1, "S", which + 1) == (found[0].chain, found[0].place, found[0].stream, found[0].seq)
-        assert f"place {which} " in found[0].detail
+        if place == length - 1:
+            assert [] == found
+        else:
+            assert [Break(chain, "missing", place + 1, "S", place + 1, f"place {place} before this one")] == found
 
 
-@wire
-@given(st.sets(st.integers(0, 9), min_size=1, max_size=9))
-def test_each_gap_is_told_once_with_its_places(dropped: set[int]) -> None:
-    """Of ten links any are dropped: as many gaps are named as there are, by first and last place."""
-    links = [each for each in undamaged(10) if each.place not in dropped]
-    kept = [each.place for each in links]
-    gaps = [(low + 1, high - 1) for low, high in zip([-1, *kept], kept, strict=False) if high - low > 1]
+def test_each_gap_is_told_once_with_its_places() -> None:
+    """Every way to drop some of ten links: as many gaps are named as there are, by first and last place."""
+    for pattern in range(1, 2**10):
+        kept = [each for each in whole(10) if pattern >> each.place & 1]
+        places = [each.place for each in kept]
+        gaps = [(low + 1, high - 1) for low, high in zip([-1, *places], places, strict=False) if high - low > 1]
+        expected = [f"place {a}" if a == b else f"places {a} to {b}" for a, b in gaps]
 
-    found = examine(stored(links))
+        found = examine(kept)
 
-    assert ["missing"] * len(gaps) == kinds(found)
-    for (first, last), each in zip(gaps, found, strict=True):
-        assert (f"place {first} " if first == last else f"places {first} to {last} ") in each.detail
+        assert ["missing"] * len(gaps) == kinds(found)
+        assert [f"{gap} before this one" for gap in expected] == [each.detail for each in found]
 
 
-@wire
-@given(lengths, places, places)
-def test_a_link_stored_twice_is_found(length: int, which: int, where: int) -> None:
+@pytest.mark.parametrize(("length", "place"), EVERY_PLACE)
+def test_a_link_stored_twice_is_found(length: int, place: int) -> None:
     """Wherever behind the first the copy was stored; it is named, and nothing else is."""
-    links = undamaged(length)
-    which %= length
-    position = which + 1 + where % (length - which)
-    links.insert(position, links[which])
+    for position in range(place + 1, length + 1):
+        links = list(whole(length))
+        links.insert(position, links[place])
 
-    found = examine(stored(links))
+        found = examine(stored(links))
 
-    assert [("duplicated", which, position + 1)] == [(each.kind, each.place, each.seq) for each in found]
-    assert f"S:{which + 1}" in found[0].detail
+        assert [("duplicated", place, position + 1)] == [(each.kind, each.place, each.seq) for each in found]
+        assert f"S:{place + 1}" in found[0].detail
 
 
-@wire
-@given(st.integers(2, 9), places, places)
-def test_two_swapped_links_are_found(length: int, one: int, other: int) -> None:
+@pytest.mark.parametrize(("length", "place"), EVERY_PLACE)
+def test_two_swapped_links_are_found(length: int, place: int) -> None:
     """Stored in another order than written, although each link is right by itself."""
-    links = undamaged(length)
-    one, other = one % length, other % length
-    links[one], links[other] = links[other], links[one]
+    for other in range(place):
+        links = list(whole(length))
+        links[place], links[other] = links[other], links[place]
 
-    found = examine(stored(links))
-
-    assert (one == other) == (found == [])
-    assert set(kinds(found)) <= {"reordered"}
+        assert {"reordered"} == set(kinds(examine(stored(links))))
 
 
-@wire
-@given(lengths, places, st.booleans())
-def test_a_branch_is_found(length: int, where: int, behind: bool) -> None:
+@pytest.mark.parametrize(("length", "place"), EVERY_PLACE)
+def test_a_branch_is_found(length: int, place: int) -> None:
     """Two different links at one place: the second stored is named, and whoever rests on the one that does not count."""
-    links = undamaged(length)
-    where %= length
-    rival = link(RUN, where, links[where].prev_hash, "rival")
-    links.insert(where + 1 if behind else where, rival)
+    true = whole(length)
+    rival = link(RUN, place, true[place].prev_hash, "rival")
 
-    found = examine(stored(links))
+    behind = examine(stored([*true[: place + 1], rival, *true[place + 1 :]]))
+    before = examine(stored([*true[:place], rival, *true[place:]]))
 
-    expected = ["branched"] if behind or where == length - 1 else ["branched", "unlinked"]
-    assert expected == kinds(found)
-    assert (where, where + 2) == (found[0].place, found[0].seq)
+    assert [("branched", place, place + 2)] == [(each.kind, each.place, each.seq) for each in behind]
+    assert (["branched"] if place == length - 1 else ["branched", "unlinked"]) == kinds(before)
 
 
-@wire
-@given(lengths, places, chains)
-def test_a_link_made_to_rest_on_something_else_is_found(length: int, where: int, chain: str) -> None:
-    """Hashed again or not. Only what place 0 of a derived chain rests on is told by its cause, not by the chain."""
-    links = undamaged(length, chain)
-    where %= length
-    links[where] = Link("S", where + 1, links[where].id, links[where].hash, chain, where, digest("elsewhere"))
+@pytest.mark.parametrize(("length", "place"), EVERY_PLACE)
+def test_a_link_made_to_rest_on_something_else_is_found(length: int, place: int) -> None:
+    """Only what place 0 of a derived chain rests on is told by its cause, and not by the chain."""
+    for chain in (RUN, HANDLING):
+        links = list(whole(length, chain))
+        links[place] = msgspec.structs.replace(links[place], prev_hash=digest("elsewhere"))
 
-    found = examine(stored(links))
+        found = examine(links)
 
-    if where == 0 and chain == HANDLING:
-        assert [] == found
-    else:
-        assert [("unlinked", where)] == [(each.kind, each.place) for each in found]
+        expected = [] if (chain, place) == (HANDLING, 0) else [("unlinked", place)]
+        assert expected == [(each.kind, each.place) for each in found]
 
 
-@wire
-@given(lengths, places)
-def test_a_link_that_was_edited_and_hashed_again_is_found(length: int, where: int) -> None:
+@pytest.mark.parametrize(("length", "place"), EVERY_PLACE)
+def test_a_link_that_was_edited_and_hashed_again_is_found(length: int, place: int) -> None:
     """The next one does not rest on the new hash; the last link has nobody to say so."""
-    links = undamaged(length)
-    where %= length
-    links[where] = link(RUN, where, links[where].prev_hash, "edited")
+    links = list(whole(length))
+    links[place] = link(RUN, place, links[place].prev_hash, "edited")
 
-    found = examine(stored(links))
+    found = examine(links)
 
-    assert [] == found if where == length - 1 else [("unlinked", where + 1)] == [(b.kind, b.place) for b in found]
+    expected = [] if place == length - 1 else [("unlinked", place + 1)]
+    assert expected == [(each.kind, each.place) for each in found]
 
 
-@given(lengths, st.lists(st.sampled_from("ST"), min_size=9, max_size=9))
-def test_order_is_judged_for_each_stream_by_itself(length: int, streams: list[str]) -> None:
+@given(st.lists(st.sampled_from("ST"), min_size=9, max_size=9))
+def test_order_is_judged_for_each_stream_by_itself(streams: list[str]) -> None:
     """Links in two streams may be read in any order of the streams; within one they must rise."""
-    links = [
-        Link(streams[each.place], each.seq, each.id, each.hash, each.chain, each.place, each.prev_hash)
-        for each in undamaged(length)
-    ]
-    apart = sorted(links, key=lambda each: each.stream)
+    links = [msgspec.structs.replace(each, stream=streams[each.place]) for each in whole(9)]
 
-    assert [] == examine(apart)
+    assert [] == examine(sorted(links, key=lambda each: each.stream))
 
 
 def test_several_damages_are_all_named() -> None:
     """One does not hide the others."""
-    links = undamaged(8)
+    links = list(whole(8))
     links[6], links[5] = links[5], links[6]
     links.insert(2, links[1])
     del links[4]
@@ -217,7 +244,7 @@ def written(length: int, place: ChainPlace) -> list[Sealed]:
     return made
 
 
-@given(lengths)
+@pytest.mark.parametrize("length", LENGTHS)
 def test_sealed_envelopes_make_an_undamaged_chain(length: int) -> None:
     """`after` and `link_of` fit together: what writers do is what verifiers look for."""
     cause = POOL[0]

@@ -70,6 +70,17 @@ CLAIM = (
 )
 
 
+CONSUMED = (
+    b'"consumed":[{"id":"01KDVDNA0031GFVX1A47NTMKHK","hash":"hash","schema":"schema","subject":"subject","seq":1}],'
+)
+DELTA = (
+    b'"state":"","previous":"","reason":"","attempt":0,"conditions":[],"commands":[],"waits_for":"",'
+    b'"timer":null,"retry_at":"","error":null'
+)
+ACCEPTED = (
+    b'"definition":{"name":"name","version":"version","sha256":"sha256","planner":"planner",'
+    b'"engine":"engine"},"seed":"seed"'
+)
 PAYLOADS = {
     "goal.submitted/1": b'{"goal":"goal","input":{}}',
     "run.signalled/1": b'{"name":"name","data":{}}',
@@ -80,18 +91,27 @@ PAYLOADS = {
     "tool.requested/1": b'{"tool":"tool","input":{},"deadline":"deadline","workflow":"","state":"","attempt":1}',
     "tool.completed/1": b'{"output":{"any":[null]}}',
     "tool.failed/1": b'{"error":{"code":"code","type":"type","message":"message","blame":"input","retryable":true}}',
-    "tool.intent/1": b'{"tool":"tool","tool_version":"tool_version","effect":"effect","principal":"principal","input_sha256":"input_sha256","profile_sha256":"profile_sha256","execution":1,"expires":"expires"}',
-    "tool.outcome/1": b'{"tool":"tool","status":"completed","input_sha256":"input_sha256","output_sha256":"","exit_code":null,"usage":null,"error":null,"result":{}}',
+    "tool.intent/1": (
+        b'{"tool":"tool","tool_version":"tool_version","effect":"effect","principal":"principal",'
+        b'"input_sha256":"input_sha256","profile_sha256":"profile_sha256","execution":1,"expires":"expires"}'
+    ),
+    "tool.outcome/1": (
+        b'{"tool":"tool","status":"completed","input_sha256":"input_sha256","output_sha256":"",'
+        b'"exit_code":null,"usage":null,"error":null,"result":{}}'
+    ),
     "tool.reconciled/1": b'{"tool":"tool","happened":true,"detail":"","result":{}}',
-    "goal.accepted/1": b'{"consumed":[{"id":"01KDVDNA0031GFVX1A47NTMKHK","hash":"hash","schema":"schema","subject":"subject","seq":1}],"state":"","previous":"","reason":"","attempt":0,"conditions":[],"commands":[],"waits_for":"","timer":null,"retry_at":"","error":null,"definition":{"name":"name","version":"version","sha256":"sha256","planner":"planner","engine":"engine"},"seed":"seed"}',
-    "run.advanced/1": b'{"consumed":[{"id":"01KDVDNA0031GFVX1A47NTMKHK","hash":"hash","schema":"schema","subject":"subject","seq":1}],"state":"","previous":"","reason":"","attempt":0,"conditions":[],"commands":[],"waits_for":"","timer":null,"retry_at":"","error":null}',
-    "run.completed/1": b'{"consumed":[{"id":"01KDVDNA0031GFVX1A47NTMKHK","hash":"hash","schema":"schema","subject":"subject","seq":1}],"state":"","previous":"","reason":"","attempt":0,"conditions":[],"commands":[],"waits_for":"","timer":null,"retry_at":"","error":null,"output":null}',
-    "run.failed/1": b'{"consumed":[{"id":"01KDVDNA0031GFVX1A47NTMKHK","hash":"hash","schema":"schema","subject":"subject","seq":1}],"state":"","previous":"","reason":"","attempt":0,"conditions":[],"commands":[],"waits_for":"","timer":null,"retry_at":"","error":null}',
-    "run.cancelled/1": b'{"consumed":[{"id":"01KDVDNA0031GFVX1A47NTMKHK","hash":"hash","schema":"schema","subject":"subject","seq":1}],"state":"","previous":"","reason":"","attempt":0,"conditions":[],"commands":[],"waits_for":"","timer":null,"retry_at":"","error":null}',
-    "goal.rejected/1": b'{"consumed":[{"id":"01KDVDNA0031GFVX1A47NTMKHK","hash":"hash","schema":"schema","subject":"subject","seq":1}],"code":"code","message":"message","found":"","allowed":""}',
-    "input.rejected/1": b'{"consumed":[{"id":"01KDVDNA0031GFVX1A47NTMKHK","hash":"hash","schema":"schema","subject":"subject","seq":1}],"code":"code","message":"message","found":"","allowed":""}',
+    "goal.accepted/1": b"{" + CONSUMED + DELTA + b"," + ACCEPTED + b"}",
+    "run.advanced/1": b"{" + CONSUMED + DELTA + b"}",
+    "run.completed/1": b"{" + CONSUMED + DELTA + b',"output":null}',
+    "run.failed/1": b"{" + CONSUMED + DELTA + b"}",
+    "run.cancelled/1": b"{" + CONSUMED + DELTA + b"}",
+    "goal.rejected/1": b"{" + CONSUMED + b'"code":"code","message":"message","found":"","allowed":""}',
+    "input.rejected/1": b"{" + CONSUMED + b'"code":"code","message":"message","found":"","allowed":""}',
     "timer.due/1": b'{"due":"due","state":"state"}',
-    "message.dead/1": b'{"stream":"stream","consumer":"consumer","seq":1,"subject":"subject","deliveries":1,"code":"code","reason":"reason","body_base64":"body_base64"}',
+    "message.dead/1": (
+        b'{"stream":"stream","consumer":"consumer","seq":1,"subject":"subject","deliveries":1,"code":"code",'
+        b'"reason":"reason","body_base64":"body_base64"}'
+    ),
     "component.lifecycle/1": b'{"component":"component","incarnation":"incarnation","state":"started","detail":""}',
 }
 """A payload of every schema that has its required members only."""

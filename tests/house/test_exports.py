@@ -1,4 +1,8 @@
-"""`__init__.py` only re-exports. That `__all__` is sorted is ruff's to see (RUF022)."""
+"""`__init__.py` only re-exports. That `__all__` is sorted is ruff's to see (RUF022).
+
+What is heavy may be re-exported when it is first asked for (PEP 562): a `__getattr__`, and for the type checker the
+imports under `if TYPE_CHECKING:`. That both name the same is `tests/core/test_package.py`'s to see.
+"""
 
 import ast
 
@@ -18,16 +22,28 @@ def exported(tree: ast.Module) -> list[str] | None:
     return None
 
 
+def is_lazy(node: ast.stmt) -> bool:
+    """Whether it is half of a lazy re-export: `__getattr__`, or imports that only the type checker sees."""
+    if isinstance(node, ast.If):
+        only_imports = all(isinstance(each, ast.ImportFrom) for each in node.body) and not node.orelse
+        return only_imports and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return isinstance(node, ast.FunctionDef) and node.name == "__getattr__"
+
+
 def imported(tree: ast.Module) -> set[str]:
-    """The names that a module's imports bind."""
-    imports = (node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
-    return {alias.asname or alias.name for node in imports for alias in node.names}
+    """The names that a module's imports bind, but those that lazy re-exports are made with."""
+    lazy = [node for node in tree.body if isinstance(node, ast.If) and is_lazy(node)]
+    nodes = [*tree.body, *(each for node in lazy for each in node.body)]
+    imports = (node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom))
+    found = {alias.asname or alias.name for node in imports for alias in node.names}
+    return found - {"TYPE_CHECKING", "importlib"} if lazy else found
 
 
 def code(tree: ast.Module) -> list[ast.stmt]:
-    """All statements but the docstring, imports and `__all__`."""
+    """All statements but the docstring, imports, lazy ones too, and `__all__`."""
     rest = tree.body[1:] if ast.get_docstring(tree) is not None else tree.body
-    return [node for node in rest if not isinstance(node, ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign)]
+    plain = ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign
+    return [node for node in rest if not isinstance(node, plain) and not is_lazy(node)]
 
 
 @pytest.mark.parametrize("module", [module for module in sources() if module.is_init], ids=str)

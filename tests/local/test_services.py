@@ -8,6 +8,7 @@ import pytest
 from agentflow.errors import ConfigError
 from agentflow.local import services
 from agentflow.local.services import Program, installed_programs, installed_provisioners, programs_to_start
+from agentflow.mesh.transport import Transport
 
 
 def install(monkeypatch: pytest.MonkeyPatch, group: str, **targets: str) -> None:
@@ -69,10 +70,14 @@ def test_a_mesh_does_not_go_without_what_is_required(missing: str) -> None:
     assert f"pip install agentflow-{missing}" == caught.value.fields["hint"]
 
 
+async def provision(transport: Transport) -> None:
+    """Make nothing."""
+
+
 def test_provisioners_are_found_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them; none is an error."""
-    install(monkeypatch, services.PROVISIONERS, streams="agentflow.local.services:installed_programs")
-    assert [installed_programs] == list(installed_provisioners())
+    install(monkeypatch, services.PROVISIONERS, streams=f"{__name__}:provision")
+    assert ["provision"] == [each.__name__ for each in installed_provisioners()]
 
     install(monkeypatch, services.PROVISIONERS)
     with pytest.raises(ConfigError, match="nothing is installed"):

@@ -112,15 +112,17 @@ class Story:
 class Mesh:
     """Clients, planner, runtime and executor, as far as their records go."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: datetime = START) -> None:
         self.recording = Recording()
+        self.start = start
+        """When the next moment is; a test may move it on."""
         self._moments = 0
         self._drawn = 0
 
     def now(self) -> datetime:
         """A new moment."""
         self._moments += 1
-        return START + timedelta(milliseconds=10 * self._moments)
+        return self.start + timedelta(milliseconds=10 * self._moments)
 
     def _random(self, count: int) -> bytes:
         self._drawn += 1

@@ -45,6 +45,11 @@ class FakePlanner:
         self._transport = transport
         self._places: dict[str, ChainPlace] = {}
 
+    @property
+    def connected(self) -> bool:
+        """Whether it could decide just now."""
+        return self._transport.connected
+
     async def decide(self, run_id: str, payload: Payload) -> Sealed:
         """Store one decision behind those before it."""
         subject = subjects.workflow_out(run_id)

@@ -11,7 +11,6 @@ from agentflow_planner.parsing import parse_definition
 from agentflow_planner.plan import Plan, compile_plan
 from agentflow_planner.runs import Problem
 
-
 CHOICES: dict[str, Choice] = {"cel-expr-python": "cpp", "cel-python": "python"}
 """The setting that gives the engine a run was begun with."""
 
@@ -67,7 +66,9 @@ class Catalog:
             try:
                 self._engines[name] = engine_for(CHOICES[name])
             except (KeyError, AgentflowError) as error:
-                raise EvidenceError(f"condition engine {ref.engine} is not here", code="condition.engine_missing") from error
+                raise EvidenceError(
+                    f"condition engine {ref.engine} is not here", code="condition.engine_missing"
+                ) from error
         return self._engines[name]
 
     def _compiled(self, source: bytes, sha256: str, engine: Engine) -> Plan:

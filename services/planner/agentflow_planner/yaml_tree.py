@@ -47,6 +47,7 @@ _HINTS = {
     "did not find expected ',' or '}'": "put text that contains '}' or ',', such as ${…}, in quotes",
     "did not find expected ',' or ']'": "put text that contains ']' or ',' in quotes",
     "alphabetic or numeric character": "put text that starts with !, & or *, such as a condition, in quotes",
+    "expected comment or line break": "put text that starts with !, | or >, such as a condition, in quotes",
     "could not find expected ':'": "a key is followed by ': ' and its value",
     "did not find expected key": "look at the indentation, and at quotes that close too early",
     "control characters are not allowed": "remove the control character, or write it as an escape in double quotes",
@@ -379,9 +380,8 @@ def _width(line: str, at: int, style: str) -> int:
 def _in_lines(scalar: Scalar, lines: list[str], offset: int) -> Mark:
     block = scalar.style in {"|", ">"}
     first = scalar.mark.line + block
-    indent = min(
-        (len(line) - len(line.lstrip(" ")) for line in lines[first - 1 : scalar.end.line] if line.strip()), default=0
-    )
+    filled = next((line for line in lines[first - 1 : scalar.end.line] if line.strip()), "")
+    indent = len(filled) - len(filled.lstrip(" "))
     for number in range(first, min(scalar.end.line, len(lines)) + 1):
         line = lines[number - 1]
         start = indent if block else len(line) - len(line.lstrip(" "))

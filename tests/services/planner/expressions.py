@@ -14,7 +14,9 @@ DOUBLES = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
 )
 TEXTS = st.one_of(
-    st.sampled_from(["", "a", "b", "ab", "A", "1", "true", "é", "😀", "a.b", "it's", 'a"b', "\\", "\n", "2026-01-01T00:00:00Z"]),
+    st.sampled_from(
+        ["", "a", "b", "ab", "A", "1", "true", "é", "😀", "a.b", "it's", 'a"b', "\\", "\n", "2026-01-01T00:00:00Z"]
+    ),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8),
 )
 SCALARS = st.one_of(st.none(), st.booleans(), INTS, DOUBLES, TEXTS)
@@ -88,12 +90,16 @@ _texts: st.SearchStrategy[str] = st.deferred(lambda: STRINGS)
 _lists: st.SearchStrategy[str] = st.deferred(lambda: LISTS)
 _values = st.one_of(PATHS, LITERALS, _numbers, _texts, _lists)
 _bodies = st.one_of(
-    st.sampled_from(["x == 1", "x > 0", "x.a == 1", "x in output", "size(x) > 1", "has(x.a)", "x == input", "x != 'a'"]),
+    st.sampled_from(
+        ["x == 1", "x > 0", "x.a == 1", "x in output", "size(x) > 1", "has(x.a)", "x == input", "x != 'a'"]
+    ),
     _bools,
 )
 
 
-def _joined(left: st.SearchStrategy[str], operators: list[str], right: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+def _joined(
+    left: st.SearchStrategy[str], operators: list[str], right: st.SearchStrategy[str]
+) -> st.SearchStrategy[str]:
     return st.tuples(left, st.sampled_from(operators), right).map(" ".join).map("({})".format)
 
 
@@ -102,7 +108,7 @@ def _macro(names: list[str], body: st.SearchStrategy[str]) -> st.SearchStrategy[
     return st.tuples(targets, st.sampled_from(names), body).map(lambda t: f"{t[0]}.{t[1]}(x, {t[2]})")
 
 
-NUMBERS = st.one_of(
+NUMBERS: st.SearchStrategy[str] = st.one_of(
     PATHS,
     INTS.map(str),
     DOUBLES.map(repr),
@@ -112,20 +118,20 @@ NUMBERS = st.one_of(
     _numbers.map("double({})".format),
     _numbers.map("int({})".format),
 )
-STRINGS = st.one_of(
+STRINGS: st.SearchStrategy[str] = st.one_of(
     PATHS,
     TEXTS.map(quoted),
     _joined(_texts, ["+"], _texts),
     st.one_of(_numbers, _bools, _texts).map("string({})".format),
 )
-LISTS = st.one_of(
+LISTS: st.SearchStrategy[str] = st.one_of(
     st.sampled_from(["output.items", "context.items", "input.items", "[]"]),
     st.lists(_values, max_size=3).map(lambda items: f"[{', '.join(items)}]"),
     _joined(_lists, ["+"], _lists),
     _macro(["filter"], _bodies),
     _macro(["map"], st.one_of(_bodies, st.sampled_from(["x", "[x]", "x + x", "string(x)", "{'a': x}"]))),
 )
-BOOLS = st.one_of(
+BOOLS: st.SearchStrategy[str] = st.one_of(
     PATHS,
     st.sampled_from(["true", "false"]),
     _joined(_numbers, ["==", "!=", "<", "<=", ">", ">="], _numbers),

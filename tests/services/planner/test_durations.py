@@ -30,7 +30,26 @@ def test_durations_are_read_in_seconds(written: object, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "written",
-    ["", "s", "10", "10 s", "-1s", "+1s", "1w", "10min", "1h30m", "1e3s", "１s", ".5s", "1.s", "nan", None, True, [], {}],
+    [
+        "",
+        "s",
+        "10",
+        "10 s",
+        "-1s",
+        "+1s",
+        "1w",
+        "10min",
+        "1h30m",
+        "1e3s",
+        "１s",
+        ".5s",
+        "1.s",
+        "nan",
+        None,
+        True,
+        [],
+        {},
+    ],
 )
 def test_anything_else_is_no_duration(written: object) -> None:
     """Nothing is guessed: not the unit, not the sign, not what a truth value could mean."""
@@ -38,10 +57,12 @@ def test_anything_else_is_no_duration(written: object) -> None:
         parse_duration(written)
 
 
-@pytest.mark.parametrize("written", ["0s", 0, "0.5ms", "73h", "4d", 259200.001, -1, float("inf"), float("nan"), 10**400])
+@pytest.mark.parametrize(
+    "written", ["0s", 0, "0.5ms", "73h", "4d", 259200.001, -1, float("inf"), float("nan"), 10**400]
+)
 def test_durations_outside_the_bounds_are_refused(written: object) -> None:
     """From a millisecond to three days, so that every wait ends well before its history does."""
-    with pytest.raises(ValueError, match="between 1ms and 3d|not a duration"):
+    with pytest.raises(ValueError, match=r"between 1ms and 3d|not a duration"):
         parse_duration(written)
 
 
@@ -60,7 +81,8 @@ def test_what_is_written_is_read_back(milliseconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(86400.0, "1d"), (90.0, "90s"), (5400.0, "90m"), (7200.0, "2h"), (0.25, "250ms"), (1.5, "1500ms")]
+    ("seconds", "text"),
+    [(86400.0, "1d"), (90.0, "90s"), (5400.0, "90m"), (7200.0, "2h"), (0.25, "250ms"), (1.5, "1500ms")],
 )
 def test_durations_are_written_in_the_largest_exact_unit(seconds: float, text: str) -> None:
     """People read `2h` faster than `7200s`."""

@@ -1,6 +1,5 @@
 """A reader for the CEL conformance cases: protocol buffers' text format, as far as those files use it."""
 
-import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ _TOKEN = re.compile(
 
 
 class NotSupported(Exception):
-    """A case uses what is no JSON: messages, enums, types, durations …"""
+    """A case uses what is no JSON: messages, enums, types, durations and so on."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,7 @@ def read_cases(path: Path) -> Iterator[Case | str]:
 def _case(where: tuple[str, str, str], test: Message) -> Case:
     if {"container", "type_env", "typed_result", "unknown", "any_unknowns", "check_only"} & _relevant(test):
         raise NotSupported
-    variables = {
-        entry["key"][0]: _value(entry["value"][0]["value"][0]) for entry in test.get("bindings", [])
-    }
+    variables = {entry["key"][0]: _value(entry["value"][0]["value"][0]) for entry in test.get("bindings", [])}
     fails = "eval_error" in test or "any_eval_errors" in test
     value = None if fails else _value(test["value"][0]) if "value" in test else True
     return Case(*where, test["expr"][0], variables, fails, value)
@@ -147,11 +144,25 @@ def _field(tokens: list[re.Match[str]], at: int) -> tuple[list[Any], int]:
     return [text], at
 
 
+_ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))|[^\\]+", re.S)
+_SIMPLE = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11}
+
+
 def _unescaped(quoted: str) -> str:
-    """Text format escapes bytes, in octal or hexadecimal; together they are UTF-8."""
-    value = ast.literal_eval("b" + re.sub(r"[^\x00-\x7f]", lambda m: "".join(f"\\x{b:02x}" for b in m[0].encode()), quoted))
-    assert isinstance(value, bytes)
+    """Text format escapes bytes, in octal or hexadecimal, and characters; together they are UTF-8."""
+    value = b"".join(map(_piece, _ESCAPE.finditer(quoted[1:-1])))
     try:
         return value.decode()
     except UnicodeDecodeError:
         return value.decode("latin-1")
+
+
+def _piece(match: re.Match[str]) -> bytes:
+    octal, hexadecimal, short, long, simple = match.groups()
+    if octal or hexadecimal:
+        return bytes([int(octal, 8) if octal else int(hexadecimal, 16)])
+    if short or long:
+        return chr(int(short or long, 16)).encode()
+    if simple:
+        return bytes([_SIMPLE[simple]]) if simple in _SIMPLE else simple.encode()
+    return match[0].encode()

@@ -22,9 +22,9 @@ from agentflow.payloads import (
     StepFailed,
 )
 from agentflow.schemas import compose
+from agentflow_planner.arrivals import read_input
 from agentflow_planner.conditions import engine_for
 from agentflow_planner.definition import Definition, RetryDef, StateDef, TransitionDef
-from agentflow_planner.arrivals import read_input
 from agentflow_planner.machine import Decided, Ignored, Verdict, decide
 from agentflow_planner.plan import Plan, compile_plan
 from agentflow_planner.runs import Input, Problem, RunState, evolve

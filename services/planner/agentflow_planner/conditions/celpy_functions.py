@@ -16,6 +16,7 @@ import re2
 from celpy import celtypes
 from celpy.evaluation import CELEvalError
 
+from agentflow_planner.conditions.backend import EvaluationFailed
 from agentflow_planner.conditions.kinds import Kind
 
 Function: TypeAlias = Callable[..., Any]
@@ -66,7 +67,7 @@ def cel_value(value: Any) -> Any:
             return TRUE if value else FALSE
         case str():
             return str.__new__(celtypes.StringType, value)
-        case int():
+        case int() if _INT[0] <= value <= _UINT[1]:
             kind_of = celtypes.IntType if value <= _INT[1] else celtypes.UintType
             return int.__new__(kind_of, value)
         case float():
@@ -75,8 +76,10 @@ def cel_value(value: Any) -> Any:
             made = celtypes.MapType()
             dict.update(made, {str.__new__(celtypes.StringType, key): cel_value(item) for key, item in value.items()})
             return made
-        case _:
+        case list() | tuple():
             return celtypes.ListType(map(cel_value, value))
+        case _:
+            raise EvaluationFailed(f"{type(value).__name__} is no JSON value", "condition.not_json")
 
 
 TRUE, FALSE = celtypes.BoolType(True), celtypes.BoolType(False)

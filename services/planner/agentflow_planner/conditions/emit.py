@@ -21,6 +21,7 @@ from agentflow_planner.conditions.syntax import (
     Select,
     Ternary,
     Unary,
+    children,
 )
 
 UNORDERED = "map_has_no_order"
@@ -41,8 +42,66 @@ class Dialect:
 
 
 def emit(node: Node, dialect: Dialect) -> str:
-    """The text of an expression."""
+    """The text of an expression, with no more brackets than it needs: engines count them as nesting."""
     return _Emitter(dialect).text(node)
+
+
+def levels(root: Node) -> int:
+    """How deep the emitted text is nested, as the C++ engine counts: every operator, bracket and step of a path."""
+    deepest, waiting = 0, [(root, 1)]
+    while waiting:
+        node, level = waiting.pop()
+        level += _GUARD_LEVELS if _needs_guard(node) else 0
+        deepest = max(deepest, level)
+        for child, need in zip(children(node), _needs(node), strict=True):
+            waiting.append((child, level + 1 + (_tightness(child) < need)))
+    return deepest
+
+
+_TERNARY, _OR, _AND, _RELATION, _SUM, _PRODUCT, _SIGN, _PRIMARY = range(8)
+_TIGHTNESS = {
+    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">=", "in"), _RELATION),
+    **dict.fromkeys(("+", "-"), _SUM),
+    **dict.fromkeys(("*", "/", "%"), _PRODUCT),
+    "||": _OR,
+    "&&": _AND,
+}
+_GUARD_LEVELS = 3
+
+
+def _tightness(node: Node) -> int:
+    """How tightly a node holds together; what is looser than its place allows is put in brackets."""
+    match node:
+        case Ternary():
+            return _TERNARY
+        case Binary() | Chain():
+            return _TIGHTNESS[node.op]
+        case Unary():
+            return _SIGN
+        case Literal(value=int() | float() as value) if value < 0 or str(value).startswith("-"):
+            return _SIGN
+        case _:
+            return _PRIMARY
+
+
+def _needs(node: Node) -> tuple[int, ...]:
+    """How tightly each child has to hold together where it stands."""
+    count = len(children(node))
+    match node:
+        case Select() | Has() | Unary():
+            return (_PRIMARY,)
+        case Index() | Macro():
+            return (_PRIMARY, *[_TERNARY] * (count - 1))
+        case Call():
+            return (*[_PRIMARY] * (node.target is not None), *[_TERNARY] * len(node.args))
+        case Binary():
+            return (_TIGHTNESS[node.op], _TIGHTNESS[node.op] + 1)
+        case Chain():
+            return (_TIGHTNESS[node.op] + 1,) * count
+        case Ternary():
+            return (_OR, _OR, _TERNARY)
+        case _:
+            return (_TERNARY,) * count
 
 
 class _Emitter:
@@ -51,51 +110,48 @@ class _Emitter:
 
     def text(self, node: Node) -> str:
         """The text of a node."""
+        parts = [self.part(child, need) for child, need in zip(children(node), _needs(node), strict=True)]
         match node:
             case Literal():
                 return constant(node)
             case Ident():
                 return node.name
             case Select():
-                return f"{self.operand(node.operand)}.{node.field}"
+                return f"{parts[0]}.{node.field}"
             case Index():
-                return f"{self.operand(node.operand)}[{self.text(node.index)}]"
+                return f"{parts[0]}[{parts[1]}]"
             case Has():
-                return f"has({self.text(node.operand)})"
+                return f"has({parts[0]})"
+            case Call() if node.target is not None:
+                return f"{parts[0]}.{node.function}({', '.join(parts[1:])})"
             case Call():
-                target = f"{self.operand(node.target)}." if node.target is not None else ""
-                return f"{target}{node.function}({self.listed(node.args)})"
+                return f"{node.function}({', '.join(parts)})"
             case Macro():
-                return self.macro(node)
+                return self.macro(node, parts)
             case _:
-                return self.operator(node)
+                return self.operator(node, parts)
 
-    def operator(self, node: Unary | Binary | Chain | Ternary | ListExpr | MapExpr) -> str:
+    def operator(self, node: Unary | Binary | Chain | Ternary | ListExpr | MapExpr, parts: list[str]) -> str:
         """The text of an operator with its operands, or of something in brackets."""
         match node:
             case Unary():
-                return f"{node.op}{self.operand(node.operand)}"
+                return f"{node.op}{parts[0]}"
             case Binary():
-                return f"{self.operand(node.left)} {node.op} {self.operand(node.right)}"
+                return f"{parts[0]} {node.op} {parts[1]}"
             case Chain():
-                return self.chain(node.op, [self.operand(operand) for operand in node.operands])
+                return self.chain(node.op, parts)
             case Ternary():
-                parts = [self.operand(part) for part in (node.condition, node.then, node.other)]
                 return f"{parts[0]} ? {parts[1]} : {parts[2]}"
             case ListExpr():
-                return f"[{self.listed(node.items)}]"
+                return f"[{', '.join(parts)}]"
             case MapExpr():
-                return "{" + ", ".join(f"{self.text(key)}: {self.text(value)}" for key, value in node.entries) + "}"
+                pairs = zip(parts[::2], parts[1::2], strict=True)
+                return "{" + ", ".join(f"{key}: {value}" for key, value in pairs) + "}"
 
-    def operand(self, node: Node) -> str:
-        """The text of a node where an operator stands beside it."""
+    def part(self, node: Node, need: int) -> str:
+        """The text of a child, in brackets where it is too loose for its place."""
         text = self.text(node)
-        grouped = isinstance(node, (Unary, Binary, Chain, Ternary)) or text.startswith("-")
-        return f"({text})" if grouped else text
-
-    def listed(self, nodes: tuple[Node, ...]) -> str:
-        """Texts between commas."""
-        return ", ".join(map(self.text, nodes))
+        return f"({text})" if _tightness(node) < need else text
 
     def chain(self, op: str, operands: list[str]) -> str:
         """Operands joined, in halves where the engine needs it."""
@@ -106,15 +162,20 @@ class _Emitter:
         right = rest[0] if len(rest) == 1 else f"({self.chain(op, rest)})"
         return f"({self.chain(op, operands[:half])}) {op} {right}"
 
-    def macro(self, node: Macro) -> str:
+    def macro(self, node: Macro, parts: list[str]) -> str:
         """A macro over what it may go through."""
-        target = self.operand(node.target)
-        if self.dialect.guard_maps and node.name in {"filter", "map"} and not _is_list(node.target):
+        target, *args = parts
+        if self.dialect.guard_maps and _needs_guard(node):
             guarded = f"type({_ITEM}) == map ? {UNORDERED}({_ITEM}) : {_ITEM}"
             target = f"[{self.text(node.target)}].map({_ITEM}, {guarded})[0]"
-        if len(node.args) == 2:
-            target = f"{target}.filter({node.variable}, {self.text(node.args[0])})"
-        return f"{target}.{node.name}({node.variable}, {self.text(node.args[-1])})"
+        if len(args) == 2:
+            target = f"{target}.filter({node.variable}, {args[0]})"
+        return f"{target}.{node.name}({node.variable}, {args[-1]})"
+
+
+def _needs_guard(node: Node) -> bool:
+    """Whether a node could go through a map whose order would show."""
+    return isinstance(node, Macro) and node.name in {"filter", "map"} and not _is_list(node.target)
 
 
 def _is_list(node: Node) -> bool:

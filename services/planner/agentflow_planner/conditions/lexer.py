@@ -93,7 +93,9 @@ def _next(source: str, at: int) -> tuple[Token, int]:
         return _number(source, at, match)
     if match := _OPERATOR.match(source, at):
         return Token("op", match[0], None, at), match.end()
-    hint = {"=": "compare with ==", "&": "both is written &&", "|": "either is written ||", "`": "write ['field']"}.get(source[at], "")
+    hint = {"=": "compare with ==", "&": "both is written &&", "|": "either is written ||", "`": "write ['field']"}.get(
+        source[at], ""
+    )
     message = f"{source[at]!r} has no meaning here" + (f"; {hint}" if hint else "")
     raise ExpressionError(source, message, offset=at, found=source[at])
 

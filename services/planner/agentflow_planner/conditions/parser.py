@@ -4,9 +4,11 @@ Two limits keep every later step safe, whatever the engine: `MAX_PARENS` bracket
 at most `MAX_DEPTH` levels deep (the C++ engine stops at 32, the Python one at its recursion limit).
 """
 
+import functools
 from collections.abc import Callable
 from typing import NoReturn
 
+from agentflow_planner.conditions.emit import levels
 from agentflow_planner.conditions.lexer import KEYWORDS, MAX_EXPRESSION, RESERVED, Token, tokens
 from agentflow_planner.conditions.syntax import (
     Binary,
@@ -23,15 +25,14 @@ from agentflow_planner.conditions.syntax import (
     Select,
     Ternary,
     Unary,
-    children,
 )
 from agentflow_planner.errors import ExpressionError
 
 MAX_PARENS = 24
 """Brackets of any kind that may be open at once."""
 
-MAX_DEPTH = 24
-"""Levels of a syntax tree; brackets that only group do not count."""
+MAX_DEPTH = 28
+"""Levels of nesting: operators, steps of a path, and the brackets that are needed."""
 
 MACROS = {"all": (2, 2), "exists": (2, 2), "exists_one": (2, 2), "filter": (2, 2), "map": (2, 3)}
 """Least and most arguments of the macros over lists and maps."""
@@ -41,6 +42,7 @@ _OPENING = {"(": ")", "[": "]", "{": "}"}
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
 
+@functools.lru_cache(maxsize=512)
 def parse(source: str) -> Node:
     """The syntax tree of a whole expression; raises `ExpressionError`."""
     parser = _Parser(source, 0)
@@ -60,14 +62,11 @@ def parse_part(source: str, start: int) -> tuple[Node, int]:
 
 
 def _bounded(source: str, root: Node) -> Node:
-    """The tree, unless it is too deep; without recursion, which is what the limit is there for."""
-    level = [root]
-    for _ in range(MAX_DEPTH):
-        level = [child for node in level for child in children(node)]
-        if not level:
-            return root
-    reason = f"the expression is nested more than {MAX_DEPTH} levels deep"
-    raise ExpressionError(source, reason, offset=level[0].offset, code="condition.too_large")
+    """The tree, unless it is too deep."""
+    if levels(root) > MAX_DEPTH:
+        reason = f"the expression is nested more than {MAX_DEPTH} levels deep"
+        raise ExpressionError(source, reason, offset=root.offset, code="condition.too_large")
+    return root
 
 
 class _Parser:

@@ -227,7 +227,11 @@ class _Evaluator(Evaluator):
         value = self.visit(cast("lark.Tree[Any]", operand))
         if isinstance(value, CELEvalError):
             return value
-        return boolean(str(field) in value) if kind(value) == "map" else failure("no such overload: a field of what is no map")
+        return (
+            boolean(str(field) in value)
+            if kind(value) == "map"
+            else failure("no such overload: a field of what is no map")
+        )
 
     def member_dot(self, tree: lark.Tree[Any]) -> Any:
         """`x.field`."""
@@ -347,5 +351,7 @@ def _unwrapped(value: Any) -> Any:
             return str(value)
         case "map":
             return {str(key) if kind(key) == "string" else key: item for key, item in dict.items(value)}
+        case "type":
+            return type
         case _:
             return value

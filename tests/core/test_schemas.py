@@ -1,0 +1,247 @@
+"""Payloads into envelopes and out of them, and the values JSON cannot keep."""
+
+import enum
+import json
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentflow.envelope import MAX_INLINE_PAYLOAD, ChainPlace, Cost, Ref, claim_for, claim_in, encode_payload, unseal
+from agentflow.errors import SchemaError
+from agentflow.payloads import SCHEMAS, GoalSubmitted, Payload, RunSignalled, StepCompleted, StepRequested
+from agentflow.schemas import MAX_DEPTH, check_plain, compose, decode_payload, payload_as
+from agentflow.testing import envelope
+from tests.core.strategies import AWKWARD_NUMBERS, AWKWARD_TEXTS, json_values, ulid
+from tests.core.structs import instances
+
+NOW = datetime(2026, 11, 20, 18, tzinfo=UTC)
+FACTS: dict[str, Any] = {
+    "id": ulid(1),
+    "subject": "workflows.run-1.in",
+    "sender": "client",
+    "to": "planner",
+    "trace_id": "1" * 32,
+    "span_id": "2" * 16,
+    "ts": NOW,
+    "place": ChainPlace("input:x:run-1"),
+}
+
+
+@given(st.sampled_from(sorted(SCHEMAS)).flatmap(lambda name: instances(SCHEMAS[name][0])))
+def test_a_composed_envelope_holds_its_payload(payload: Payload) -> None:
+    """Typed in, sealed, opened, typed out: the same, under the schema and type it always travels as."""
+    sealed = compose(payload, **FACTS)
+    opened = unseal(sealed.body, "workflows.run-1.in")
+
+    assert (
+        payload == payload_as(opened, type(payload)) == decode_payload(sealed.envelope.schema, opened.envelope.payload)
+    )
+    assert (type(payload), opened.envelope.type) == SCHEMAS[opened.envelope.schema]
+
+
+def test_composing_fills_every_member() -> None:
+    """What is given goes where it belongs; what is not is empty."""
+    cause = Ref(ulid(2), "c" * 64)
+    place = ChainPlace("decision:x", 3, "d" * 64)
+    sealed = compose(
+        GoalSubmitted("support"),
+        **{**FACTS, "place": place},
+        causes=(cause,),
+        metadata={"workflow_id": "run-1"},
+        cost=Cost(5, 0.5),
+    )
+    found = sealed.envelope
+
+    assert ("decision:x", 3, "d" * 64) == (found.chain, found.chain_seq, found.prev_hash)
+    assert ((cause,), {"workflow_id": "run-1"}, Cost(5, 0.5)) == (found.causes, found.metadata, found.cost)
+    assert ("2026-11-20T18:00:00.000000Z", "client", "planner") == (found.ts, found.sender, found.to)
+    assert ({}, Cost(), ()) == tuple(
+        getattr(compose(GoalSubmitted("x"), **FACTS).envelope, name) for name in ("metadata", "cost", "causes")
+    )
+
+
+def test_a_time_may_be_given_as_it_is_written() -> None:
+    """A decision's commands carry its very text."""
+    text = "2026-11-20T18:00:00.000000Z"
+
+    assert compose(GoalSubmitted("x"), **FACTS) == compose(GoalSubmitted("x"), **{**FACTS, "ts": text})
+
+
+def test_a_payload_of_another_schema_is_refused() -> None:
+    """Whoever expects a goal is not handed a signal."""
+    sealed = envelope(RunSignalled("approve"), "workflows.run-1.in")
+
+    with pytest.raises(SchemaError) as refused:
+        payload_as(sealed, GoalSubmitted)
+
+    assert ("schema.unexpected", "run.signalled/1", "GoalSubmitted") == (
+        refused.value.error_code,
+        refused.value.fields["found"],
+        refused.value.fields["allowed"],
+    )
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        GoalSubmitted(7),  # type: ignore[arg-type]  # what a caller without a type checker does
+        GoalSubmitted("x", [1]),  # type: ignore[arg-type]  # the same
+        StepRequested("w@1.0.0", "state", "1", {}, "deadline"),  # type: ignore[arg-type]  # the same
+    ],
+)
+def test_a_payload_that_breaks_its_schema_is_refused_when_it_is_sealed(payload: Payload) -> None:
+    """By its writer, not by whoever reads it for the next years."""
+    with pytest.raises(SchemaError) as refused:
+        compose(payload, **FACTS)
+
+    assert "schema.mismatch" == refused.value.error_code
+
+
+@pytest.mark.parametrize("value", [object(), "\ud800", {"a": {1, object()}}])
+def test_a_payload_json_cannot_hold_is_refused_when_it_is_sealed(value: Any) -> None:
+    """With an error of ours."""
+    with pytest.raises(SchemaError) as refused:
+        compose(StepCompleted(value), **FACTS)
+
+    assert "value.not_json" == refused.value.error_code
+
+
+# --- the inline limit ------------------------------------------------------------------------------------------------
+
+
+def of_size(size: int) -> StepCompleted:
+    """A payload of exactly so many bytes."""
+    return StepCompleted("x" * (size - len(encode_payload(StepCompleted("")))))
+
+
+def test_a_payload_of_128_kib_is_inline() -> None:
+    """The largest that is."""
+    payload = of_size(MAX_INLINE_PAYLOAD)
+    sealed = compose(payload, **FACTS)
+
+    assert claim_in(sealed.envelope.payload) is None
+    assert payload == payload_as(sealed, StepCompleted)
+
+
+def test_a_payload_of_one_byte_more_is_a_claim_check() -> None:
+    """It names the bytes by their hash and size; the envelope stays small."""
+    payload = of_size(MAX_INLINE_PAYLOAD + 1)
+    sealed = compose(payload, **FACTS)
+
+    assert claim_for(encode_payload(payload)) == claim_in(sealed.envelope.payload)
+    assert "step.completed/1" == sealed.envelope.schema
+    assert len(sealed.body) < 1500
+
+
+def test_bytes_that_are_given_are_the_ones_sealed() -> None:
+    """How a claim check gets in that was stored before."""
+    raw = msgspec.Raw(encode_payload(claim_for(b"stored elsewhere")))
+
+    assert bytes(raw) == bytes(compose(GoalSubmitted("x"), **FACTS, raw=raw).envelope.payload)
+
+
+def test_a_claim_check_is_not_taken_for_the_payload() -> None:
+    """Whoever decodes it without fetching is told."""
+    sealed = compose(of_size(MAX_INLINE_PAYLOAD + 1), **FACTS)
+
+    with pytest.raises(SchemaError):
+        payload_as(sealed, StepCompleted)
+
+
+# --- values JSON would change or drop --------------------------------------------------------------------------------
+
+
+@given(json_values)
+def test_values_json_keeps_pass(value: Any) -> None:
+    """And they are indeed kept."""
+    check_plain(value)
+
+    assert value == json.loads(encode_payload(value))
+
+
+class Colour(enum.StrEnum):
+    """A text with a name."""
+
+    RED = "red"
+
+
+@pytest.mark.parametrize("value", [*AWKWARD_NUMBERS, *AWKWARD_TEXTS, None, True, (1, [2]), Colour.RED])
+def test_the_awkward_values_pass(value: Any) -> None:
+    """Limits included: 64 bits either way, every Unicode text; tuples are lists."""
+    check_plain({"a": [value]})
+
+
+class Hostile:
+    """A value that cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (math.nan, "value.not_json"),
+        (math.inf, "value.not_json"),
+        (-math.inf, "value.not_json"),
+        (2**64, "value.not_json"),
+        (-(2**63) - 1, "value.not_json"),
+        (10**5000, "value.not_json"),
+        (b"bytes", "value.not_json"),
+        ({1, 2}, "value.not_json"),
+        (object(), "value.not_json"),
+        (Hostile(), "value.not_json"),
+        (1j, "value.not_json"),
+        (NOW, "value.not_json"),
+        ("\ud800", "value.not_json"),
+        ("a\udfff", "value.not_json"),
+        ({1: 2}, "value.key"),
+        ({None: 2}, "value.key"),
+        ({"\ud800": 2}, "value.key"),
+        ({10**5000: 2}, "value.key"),
+        ({(Hostile(),): 2}, "value.key"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isascii() else type(value).__name__,
+)
+def test_what_json_would_change_or_drop_is_refused_with_its_place(value: Any, code: str) -> None:
+    """At any depth; the place is named as one would write it, and the value is shown cut, if it can be shown."""
+    with pytest.raises(SchemaError) as refused:
+        check_plain({"list": [0, {"deep": value}]}, "output")
+
+    assert code == refused.value.error_code
+    assert "output.list[1].deep" == refused.value.fields["where"]
+    assert str(refused.value).startswith("output.list[1].deep ")
+    assert len(str(refused.value)) < 250
+
+
+def nested(depth: int) -> Any:
+    """A list in a list, so many times."""
+    value: Any = 0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_nesting_has_a_limit() -> None:
+    """64 levels pass and 65 do not, nor does a value that holds itself."""
+    check_plain(nested(MAX_DEPTH))
+    endless: list[Any] = []
+    endless.append(endless)
+
+    for value in (nested(MAX_DEPTH + 1), nested(900), endless, {"a": endless}):
+        with pytest.raises(SchemaError) as refused:
+            check_plain(value)
+        assert "value.too_deep" == refused.value.error_code
+
+
+def test_the_place_of_a_long_key_is_cut() -> None:
+    """A key of a megabyte does not become a message of a megabyte."""
+    with pytest.raises(SchemaError) as refused:
+        check_plain({"k" * 1_000_000: math.nan})
+
+    assert len(str(refused.value)) < 300
