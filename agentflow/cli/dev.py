@@ -31,7 +31,12 @@ async def dev(
     project: Annotated[
         Path | None,
         typer.Option(
-            "--project", "-p", help=f"Project file. Default: {PROJECT_FILE} here, if there is one.", show_default=False
+            "--project",
+            "-p",
+            envvar="AF_PROJECT",
+            help=f"Project file. Default: {PROJECT_FILE} here, if there is one.",
+            show_default=False,
+            show_envvar=True,
         ),
     ] = None,
     port: Annotated[

@@ -1,7 +1,6 @@
 """Watching the processes of a local mesh: what ended by itself is started again, with growing pauses."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -47,11 +46,13 @@ class Watch:
 
     async def stop(self) -> None:
         """Watch no more; idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        if self._task is None:
+            return
+        self._task.cancel()
+        [ended] = await asyncio.gather(self._task, return_exceptions=True)
+        if isinstance(ended, Exception):
+            self._note(f"the processes were not watched to the end: {type(ended).__name__}: {ended}")
+        self._task = None
 
     async def _watch(self, children: Sequence[ChildProcess]) -> None:
         loop = asyncio.get_running_loop()

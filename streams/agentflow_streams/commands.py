@@ -111,9 +111,10 @@ async def verify(
     as_json: JsonFlag = False,
     nats_url: NatsUrl = None,
 ) -> None:
-    """Check recorded history: every hash, every chain, and that whatever is referred to is there.
+    """Check the recorded history.
 
-    Says what is damaged, where and how, and what it cannot vouch for. Ends with 1 when anything is damaged.
+    Every hash over the stored bytes, every chain, and that whatever is referred to is there. Says what is damaged,
+    where and how, and what it cannot vouch for. Ends with 1 when anything is damaged.
     """
     from agentflow_streams.render import print_verification
 

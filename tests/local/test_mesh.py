@@ -98,9 +98,10 @@ async def test_a_service_can_have_several_processes_or_none(
 
 
 async def test_services_are_told_where_the_mesh_and_the_project_are(
-    stubs: dict[str, Program], project: Path, tmp_path: Path
+    stubs: dict[str, Program], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And get what was given for one of them, or for all."""
+    """And get what was given for one of them, or for all; a project in our own environment is not theirs."""
+    monkeypatch.setenv("AF_PROJECT", "/elsewhere/agentflow.yaml")
     options = MeshOptions(
         environment={"*": {"AF_LOG_LEVEL": "debug"}, "planner": {"AF_CRASH_AT": "planner.after_commands"}}
     )
@@ -316,6 +317,26 @@ async def test_a_service_that_keeps_ending_is_started_less_and_less_often(
         await eventually(lambda: mesh._watch.restarts >= 2, "two restarts")
 
     assert len([note for note in notes if "planner ended by itself with 0" in note]) >= 2
+
+
+async def test_a_watch_that_fails_does_not_stand_in_the_way_of_a_stop(
+    stubs: dict[str, Program], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it stumbled over is noted, and everything is stopped."""
+    before, notes = descendants(), list[str]()
+
+    def stumble(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(watch.Watch, "_revive", stumble)
+    async with LocalMesh.running(tmp_path / "data", project=project, note=notes.append) as mesh:
+        await mesh.services["planner"][0].kill()
+        task = mesh._watch._task
+        assert task is not None
+        await asyncio.wait({task}, timeout=10)
+
+    assert [note for note in notes if "ZeroDivisionError: oh" in note]
+    assert before == descendants()
 
 
 async def test_a_server_that_is_killed_is_started_again(

@@ -2,8 +2,10 @@
 
     AgentflowError
     └── PlannerError
-        └── ConditionError            an expression that cannot be evaluated: never the same as false
-            └── ExpressionError       an expression that cannot even be compiled (carries the place)
+        ├── ConditionError            an expression that cannot be evaluated: never the same as false
+        │   └── ExpressionError       an expression that cannot even be compiled (carries the place)
+        ├── EvaluationFailed          between an engine's backend and the front end, which adds the expression
+        └── Unreadable                between the YAML reader and the parser, which makes a finding of it (`yaml_tree`)
 
 A definition that is refused is an `agentflow.errors.DefinitionError`, with all findings in `fields["findings"]`.
 """
@@ -33,6 +35,12 @@ class ConditionError(PlannerError):
         super().__init__(message, code=code, expression=expression, reason=reason, **fields)
         self.expression = expression
         self.reason = reason
+
+
+class EvaluationFailed(PlannerError):
+    """What the backend of an engine raises; callers get it as a `ConditionError` that names the expression."""
+
+    code = "condition.failed"
 
 
 class ExpressionError(ConditionError):

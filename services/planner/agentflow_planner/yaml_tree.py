@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from agentflow_planner.errors import PlannerError
+
 MAX_BYTES = 256 * 1024
 """Size of a definition."""
 
@@ -117,11 +119,13 @@ class Trouble:
     suggestion: str = ""
 
 
-class Unreadable(Exception):
+class Unreadable(PlannerError):
     """The file cannot be read any further; carries the `Trouble`."""
 
+    code = "definition.yaml"
+
     def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.message)
+        super().__init__(trouble.message, code=trouble.code)
         self.trouble = trouble
 
 

@@ -1,10 +1,12 @@
 """Fixtures of the executor's tests."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from agentflow.mesh.memory import MemoryTransport
+from agentflow.testing import memory_mesh
 from agentflow_executor.sandbox import ProcessSandbox
 from tests.services.executor import worlds
 
@@ -24,3 +26,10 @@ def sandbox(workdirs: Path) -> Iterator[ProcessSandbox]:
     yield found
     found.close()
     assert [] == list(workdirs.iterdir()), "a working folder was left behind"
+
+
+@pytest.fixture
+async def mesh() -> AsyncIterator[MemoryTransport]:
+    """A connection to a provisioned broker of its own."""
+    async with memory_mesh() as transport:
+        yield transport

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from agentflow.errors import AgentflowError, ConfigError
 from agentflow_planner import conditions
 from agentflow_planner.conditions import Choice, Engine, engine_for
-from agentflow_planner.conditions.backend import EvaluationFailed, Runner
+from agentflow_planner.conditions.backend import Runner
 from agentflow_planner.conditions.cpp import CppBackend
 from agentflow_planner.conditions.emit import Dialect, emit
 from agentflow_planner.conditions.parser import parse
 from agentflow_planner.conditions.python import PythonBackend
-from agentflow_planner.errors import ConditionError, ExpressionError, PlannerError
+from agentflow_planner.errors import ConditionError, EvaluationFailed, ExpressionError, PlannerError
 from tests.services.planner.engines import each_engine, engine_or_skip, outcome
 
 OUTPUT = {
@@ -331,7 +331,7 @@ class CountingBackend:
 
     def refusing(self, text: str, roots: tuple[str, ...]) -> Runner:
         """Refuse everything."""
-        raise EvaluationFailed("not today", "condition.syntax")
+        raise EvaluationFailed("not today", code="condition.syntax")
 
 
 def test_the_cache_forgets_what_was_used_longest_ago() -> None:

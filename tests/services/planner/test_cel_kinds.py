@@ -7,13 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentflow_planner.conditions import Choice
-from agentflow_planner.conditions.backend import EvaluationFailed
 from agentflow_planner.conditions.cpp import CppBackend
 from agentflow_planner.conditions.emit import emit
 from agentflow_planner.conditions.kinds import FUNCTIONS, METHODS, check, unbound
 from agentflow_planner.conditions.parser import parse
 from agentflow_planner.conditions.python import PythonBackend
-from agentflow_planner.errors import ConditionError, ExpressionError
+from agentflow_planner.errors import ConditionError, EvaluationFailed, ExpressionError
 from tests.services.planner.engines import each_engine, engine_or_skip
 from tests.services.planner.expressions import EXPRESSIONS, VARIABLES
 

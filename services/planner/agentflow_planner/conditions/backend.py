@@ -6,16 +6,7 @@ from typing import Any, Protocol, TypeAlias
 from agentflow_planner.conditions.emit import Dialect
 
 Runner: TypeAlias = Callable[[Mapping[str, Any]], Any]
-"""Evaluates one expression to plain JSON; raises `EvaluationFailed` and nothing else."""
-
-
-class EvaluationFailed(Exception):
-    """What a backend raises; `Program` adds the expression and makes it a `ConditionError`."""
-
-    def __init__(self, reason: str, code: str = "condition.failed") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.code = code
+"""Evaluates one expression to plain JSON; raises `agentflow_planner.errors.EvaluationFailed` and nothing else."""
 
 
 class Backend(Protocol):

@@ -16,8 +16,8 @@ import re2
 from celpy import celtypes
 from celpy.evaluation import CELEvalError
 
-from agentflow_planner.conditions.backend import EvaluationFailed
 from agentflow_planner.conditions.kinds import Kind
+from agentflow_planner.errors import EvaluationFailed
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -79,7 +79,7 @@ def cel_value(value: Any) -> Any:
         case list() | tuple():
             return celtypes.ListType(map(cel_value, value))
         case _:
-            raise EvaluationFailed(f"{type(value).__name__} is no JSON value", "condition.not_json")
+            raise EvaluationFailed(f"{type(value).__name__} is no JSON value", code="condition.not_json")
 
 
 TRUE, FALSE = celtypes.BoolType(True), celtypes.BoolType(False)

@@ -14,9 +14,10 @@ from typing import Any
 
 from cel_expr_python import cel
 
-from agentflow_planner.conditions.backend import EvaluationFailed, Runner
+from agentflow_planner.conditions.backend import Runner
 from agentflow_planner.conditions.emit import UNORDERED, Dialect
 from agentflow_planner.conditions.results import Plain
+from agentflow_planner.errors import EvaluationFailed
 
 DISTRIBUTION = "cel-expr-python"
 
@@ -63,7 +64,7 @@ class CppBackend:
         try:
             expression = self._environment(roots).compile(text, disable_check=True)
         except RuntimeError as error:
-            raise EvaluationFailed(reason(str(error)), "condition.syntax") from error
+            raise EvaluationFailed(reason(str(error)), code="condition.syntax") from error
         return functools.partial(_run, expression)
 
 

@@ -33,13 +33,13 @@ from typing import Any, Literal, Protocol, TypeAlias
 import msgspec
 
 from agentflow.errors import ConfigError
-from agentflow_planner.conditions.backend import Backend, EvaluationFailed, Runner
+from agentflow_planner.conditions.backend import Backend, Runner
 from agentflow_planner.conditions.emit import emit
 from agentflow_planner.conditions.kinds import Kind, check
 from agentflow_planner.conditions.parser import parse
 from agentflow_planner.conditions.reads import MISSING, Read, look_up, path_of, pruned, reads_of, shown_values
 from agentflow_planner.conditions.syntax import Node
-from agentflow_planner.errors import ConditionError, ExpressionError
+from agentflow_planner.errors import ConditionError, EvaluationFailed, ExpressionError
 
 Choice: TypeAlias = Literal["auto", "cpp", "python"]
 """What `AF_CEL_ENGINE` may say."""
@@ -93,7 +93,7 @@ class Program:
             _refuse_what_engines_mangle(view)
             return self.run(view)
         except EvaluationFailed as error:
-            raise ConditionError(self.expression, error.reason, code=error.code) from error
+            raise ConditionError(self.expression, error.message, code=error.error_code) from error
 
     def holds(self, variables: Mapping[str, Any]) -> bool:
         """The value of a condition; raises `ConditionError`, `condition.not_bool` for anything that is no bool."""
@@ -142,7 +142,7 @@ class Engine:
         try:
             return self._backend.compile(emit(node, self._backend.dialect), roots)
         except EvaluationFailed as error:
-            raise ExpressionError(expression, error.reason, code=error.code) from error
+            raise ExpressionError(expression, error.message, code=error.error_code) from error
 
 
 def _follow(path: Read, variables: Mapping[str, Any]) -> Any:
@@ -184,9 +184,9 @@ def _refuse_what_engines_mangle(view: Mapping[str, Any]) -> None:
     try:
         encoded = msgspec.json.encode(view)
     except (UnicodeEncodeError, msgspec.EncodeError, OverflowError, TypeError, RecursionError) as error:
-        raise EvaluationFailed(f"a value is not JSON: {error}", "condition.not_json") from error
+        raise EvaluationFailed(f"a value is not JSON: {error}", code="condition.not_json") from error
     if b"\\u0000" in encoded and _has_nul(view):
-        raise EvaluationFailed("text with NUL characters is not supported", "condition.not_json")
+        raise EvaluationFailed("text with NUL characters is not supported", code="condition.not_json")
 
 
 def _has_nul(value: Any) -> bool:

@@ -18,7 +18,7 @@ from celpy import celtypes
 from celpy.celparser import CELParseError, CELParser
 from celpy.evaluation import Activation, CELEvalError, Evaluator
 
-from agentflow_planner.conditions.backend import EvaluationFailed, Runner
+from agentflow_planner.conditions.backend import Runner
 from agentflow_planner.conditions.celpy_functions import (
     ABSENT,
     FUNCTIONS,
@@ -34,6 +34,7 @@ from agentflow_planner.conditions.celpy_functions import (
 from agentflow_planner.conditions.emit import Dialect
 from agentflow_planner.conditions.kinds import TYPE_NAMES
 from agentflow_planner.conditions.results import Plain
+from agentflow_planner.errors import EvaluationFailed
 
 DISTRIBUTION = "cel-python"
 
@@ -91,7 +92,7 @@ class PythonBackend:
         try:
             tree = _folded(self._parser.parse(text))
         except (CELParseError, RecursionError) as error:
-            raise EvaluationFailed(f"cel-python cannot read it: {error}"[:200], "condition.syntax") from error
+            raise EvaluationFailed(f"cel-python cannot read it: {error}"[:200], code="condition.syntax") from error
         return functools.partial(_run, tree)
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from agentflow_planner.conditions.backend import EvaluationFailed
+from agentflow_planner.errors import EvaluationFailed
 
 MAX_PARTS = 100_000
 """Values in one result, counted at every place they stand."""
@@ -28,7 +28,7 @@ class Plain:
         self.parts += 1
         if self.parts > MAX_PARTS or level > MAX_LEVELS:
             limit = f"{MAX_PARTS} values" if self.parts > MAX_PARTS else f"{MAX_LEVELS} levels"
-            raise EvaluationFailed(f"the result has more than {limit}", "condition.too_large")
+            raise EvaluationFailed(f"the result has more than {limit}", code="condition.too_large")
         match self.unwrap(value):
             case None | bool() | int() | str() as plain:
                 return plain
@@ -39,20 +39,20 @@ class Plain:
             case list() as items:
                 return [self.convert(item, level + 1) for item in items]
             case other:
-                raise EvaluationFailed(f"{kind_name(other)} is no JSON value: use string(…)", "condition.not_json")
+                raise EvaluationFailed(f"{kind_name(other)} is no JSON value: use string(…)", code="condition.not_json")
 
 
 def finite(number: float) -> float:
     """A number JSON can carry."""
     if not math.isfinite(number):
-        raise EvaluationFailed(f"the number {number} is no JSON value", "condition.not_json")
+        raise EvaluationFailed(f"the number {number} is no JSON value", code="condition.not_json")
     return number
 
 
 def text_key(key: Any) -> str:
     """A key JSON can carry."""
     if not isinstance(key, str):
-        raise EvaluationFailed(f"the key {key!r} is no text, which JSON asks of keys", "condition.not_json")
+        raise EvaluationFailed(f"the key {key!r} is no text, which JSON asks of keys", code="condition.not_json")
     return key
 
 
