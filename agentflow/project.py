@@ -3,6 +3,7 @@
 YAML with the keys `agents`, `tools`, `allow`, `workflows`; one file serves every service, each reads its own part.
 """
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,12 +66,25 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Path(self.path).parent if self.path else Path.cwd()
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML would drop the first in silence, with whatever it allows or denies."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            named = (key.tag, str(key.value))
+            if named in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {named[1]!r} stands twice", key.start_mark)
+            seen.add(named)
+        return super().construct_mapping(node, deep)
+
+
 def load_project(path: Path | None) -> Project:
     """Read a project file; None is an empty project. Raises `ConfigError` with the file and what is wrong."""
     if path is None:
         return Project()
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506  # a safe loader, only stricter
         project = msgspec.convert({} if content is None else content, Project)
     except (OSError, ValueError, yaml.YAMLError, msgspec.ValidationError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}", code="project.invalid", path=str(path)) from error

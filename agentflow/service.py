@@ -67,10 +67,16 @@ class Host:
         keys = {alive_key(e.kind, e.id, e.incarnation): msgspec.json.encode(e) for e in entries}
 
         async def beat() -> None:
+            heard = True
             while True:
-                with contextlib.suppress(MeshError):
+                try:
                     for key, value in keys.items():
                         await bucket.put(key, value)
+                    heard = True
+                except MeshError as error:
+                    if heard:
+                        self.log.warning("registry.unheard", code=error.error_code, why=error.message)
+                    heard = False
                 await asyncio.sleep(self.settings.heartbeat)
 
         for key, value in keys.items():

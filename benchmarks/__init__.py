@@ -1,1 +1,0 @@
-"""Programs that measure agentflow beside the raw limit, in the same run; `make bench` runs them."""

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agentflow.envelope import MAX_INLINE_PAYLOAD, ChainPlace, Cost, Ref, claim_for, claim_in, encode_payload, unseal
 from agentflow.errors import SchemaError
@@ -89,9 +90,9 @@ def test_a_payload_of_another_schema_is_refused() -> None:
 @pytest.mark.parametrize(
     "payload",
     [
-        GoalSubmitted(7),  # type: ignore[arg-type]  # what a caller without a type checker does
-        GoalSubmitted("x", [1]),  # type: ignore[arg-type]  # the same
-        StepRequested("w@1.0.0", "state", "1", {}, "deadline"),  # type: ignore[arg-type]  # the same
+        replace(GoalSubmitted("x"), goal=7),
+        replace(GoalSubmitted("x"), input=[1]),
+        replace(StepRequested("w@1.0.0", "state", 1, {}, "deadline"), attempt="1"),
     ],
 )
 def test_a_payload_that_breaks_its_schema_is_refused_when_it_is_sealed(payload: Payload) -> None:

@@ -83,6 +83,8 @@ async def running_desk(directory: Path, **environment: dict[str, str]) -> AsyncI
     desk.lay_out()
     everywhere = {"*": {"PYTHONPATH": str(Path(__file__).parents[2])}}
     options = MeshOptions(watched=False, environment={**everywhere, **environment})
-    async with LocalMesh.running(directory / "mesh", project=desk.project, options=options) as mesh:
-        async with Client.connect(mesh.url) as client:
-            yield RunningDesk(desk, mesh, client)
+    async with (
+        LocalMesh.running(directory / "mesh", project=desk.project, options=options) as mesh,
+        Client.connect(mesh.url) as client,
+    ):
+        yield RunningDesk(desk, mesh, client)

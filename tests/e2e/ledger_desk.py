@@ -15,7 +15,7 @@ class Clerk(Agent):
 
     async def on_message(self, ctx: HandlerContext, message: AgentMessage) -> dict[str, Any]:
         """Book once through a tool; the line in `runs` shows how often the handler was run."""
-        with Path(ctx.settings["runs"]).open("a") as runs:
+        with Path(ctx.settings["runs"]).open("a") as runs:  # noqa: ASYNC230 - a line in a local file
             runs.write(message.id + "\n")
         booked = await ctx.call_tool("book", amount=message.input["amount"])
         return {"booked": booked["amount"]}

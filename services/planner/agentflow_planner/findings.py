@@ -17,6 +17,43 @@ MAX_FOUND = 80
 """Characters of what was found that are shown."""
 
 
+CODES: dict[str, str] = {
+    "definition.yaml": "the file is no YAML the planner reads: broken, too large, tagged, or more than one document",
+    "definition.duplicate_key": "a mapping has the same key twice",
+    "definition.ambiguous": "without quotes YAML could read this as something else than it looks like",
+    "definition.unknown_key": "there is no such key here",
+    "definition.missing_key": "a key that is needed is missing or holds nothing",
+    "definition.wrong_type": "a mapping, a list or a text is expected here",
+    "definition.invalid_value": "the value is out of its range or form",
+    "definition.invalid_name": "the name cannot be an id, or cannot be used in expressions",
+    "definition.reserved_name": "the name is one a run uses itself",
+    "definition.unknown_planner": "there is no such planner",
+    "definition.input_schema": "input_schema is no sound JSON Schema",
+    "definition.unknown_state": "there is no such state",
+    "definition.unreachable_state": "nothing leads to the state",
+    "definition.no_path_to_end": "no final state can be reached from the state",
+    "definition.no_way_out": "the state leads nowhere when its step succeeds",
+    "definition.one_action": "a state does exactly one thing: agent, tool or signal",
+    "definition.final_state_acts": "a final state does nothing and leads nowhere",
+    "definition.duplicate_final_state": "a final state is named twice",
+    "definition.initial_is_final": "a run would end where it starts",
+    "definition.dead_transition": "a transition before this one always holds",
+    "definition.timeout_too_long": "a state may take longer than its run",
+    "definition.misplaced_key": "the key means nothing in this kind of state",
+    "definition.undeclared_agent": "no agent of that id is declared",
+    "definition.undeclared_tool": "no tool of that id is declared",
+    "definition.cel_syntax": "the expression is no CEL",
+    "definition.cel_type": "an operator or function cannot take these kinds of values",
+    "definition.cel_unknown_function": "there is no such function",
+    "definition.cel_unknown_variable": "there is no such variable",
+    "definition.cel_too_large": "the expression is too long or nested too deeply",
+    "definition.not_a_condition": "the expression can only yield something else than true or false",
+    "definition.unknown_output": "no state of that name has an output",
+    "definition.unknown_context": "there is no such constant",
+}
+"""Every code a finding can have, and what it means."""
+
+
 class Finding(msgspec.Struct, frozen=True):
     """One thing wrong with a definition."""
 

@@ -30,30 +30,23 @@ from agentflow_executor.profile import Policies
 from agentflow_executor.sandbox import Job, Sandbox
 from agentflow_executor.settings import ExecutorSettings
 from tests.services.executor import sample_tools
+from tests.services.executor.worlds import AS_ROOT, NOBODY
 
-TOOLS = (
-    "add",
-    "echo",
-    "big",
-    "refuse",
-    "stumble",
-    "off_schema",
-    "append_line",
-    "append_then_fail",
-    "hang",
-    "look_around",
-)
+TOOLS = "add", "echo", "big", "refuse", "stumble", "off_schema", "hang", "look_around"
 """Sample tools the catalog of these tests has."""
 
-EVERYTHING = [*TOOLS]
+WRITERS = "append_line", "append_then_fail", "shoot", "put"
+"""Those of them that are granted the outbox."""
+
+EVERYTHING = [*TOOLS, *WRITERS]
 
 
 def project(outbox: str = "/dev/null", *, agents: Mapping[str, list[str]] | None = None) -> Project:
     """A project in which the agent `clerk` and the workflow `support` may call every tool."""
-    grants = {"outbox": Grant(outbox, "append")}
+    granted = {"outbox": Grant(outbox, "append")}
     specs = [
-        ToolSpec(f"{sample_tools.__name__}:{name}", {"tool": name}, grants if name.startswith("append") else {})
-        for name in TOOLS
+        ToolSpec(f"{sample_tools.__name__}:{name}", {"tool": name}, granted if name in WRITERS else {})
+        for name in EVERYTHING
     ]
     return Project(
         tools=specs, allow=Allow(agents=dict(agents or {"clerk": EVERYTHING}), workflows={"support": EVERYTHING})
@@ -62,7 +55,7 @@ def project(outbox: str = "/dev/null", *, agents: Mapping[str, list[str]] | None
 
 def catalog(outbox: str = "/dev/null", **more: Any) -> Catalog:
     """The catalog of `project`."""
-    return load_catalog(project(outbox, **more), Policies())
+    return load_catalog(project(outbox, **more), Policies(uid=NOBODY if AS_ROOT else None))
 
 
 # --- calls ---------------------------------------------------------------------------------------------------------

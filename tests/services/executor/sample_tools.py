@@ -138,6 +138,23 @@ def line_is_there(ctx: ToolContext, how: str) -> CheckResult:
     return CheckResult(happened=found, output={"call": ctx.call_id} if found else None)
 
 
+@tool(effect="irreversible", permissions=["fs.append:outbox"], timeout=5)
+def shoot(ctx: ToolContext, text: str) -> dict[str, str]:
+    """Append a line, and never be able to say whether that happened."""
+    ctx.files["outbox"].write(f"{ctx.call_id}\n".encode())
+    return {"call": ctx.call_id}
+
+
+@tool(effect="idempotent", permissions=["fs.append:outbox"], timeout=5)
+def put(ctx: ToolContext, text: str) -> dict[str, str]:
+    """Append a line where there is none for this call."""
+    outbox = ctx.files["outbox"]
+    outbox.seek(0)
+    if f"{ctx.call_id}\n".encode() not in outbox.read():
+        outbox.write(f"{ctx.call_id}\n".encode())
+    return {"call": ctx.call_id}
+
+
 @tool(effect="pure", permissions=["fs.read:book"])
 def read_book(ctx: ToolContext) -> dict[str, Any]:
     """Read a granted file, and try to write to it."""

@@ -18,6 +18,7 @@ from agentflow.agent import FunctionAgent
 from agentflow.chain import Break, audit_chain, examine, link_of
 from agentflow.clock import SystemClock, format_time
 from agentflow.envelope import ChainPlace, Ref, Sealed, sha256_hex, unseal
+from agentflow.errors import MeshError
 from agentflow.ids import new_id
 from agentflow.mesh.memory import MemoryTransport
 from agentflow.mesh.publishing import store, store_once
@@ -188,6 +189,7 @@ class FakeExecutor:
     tools: Mapping[str, Tool]
     seen: list[Sealed] = field(default_factory=list)
     """Every call, each as often as it was carried out."""
+    _answers: dict[str, Sealed] = field(default_factory=dict)
 
     def times(self, tool: str) -> int:
         """How often a tool was carried out."""
@@ -211,14 +213,20 @@ class FakeExecutor:
                 group.create_task(self._one(delivery))
 
     async def _one(self, delivery: Delivery) -> None:
+        """Carry a call out once; its result is sent until it is known to be stored."""
         call = unseal(delivery.message.body, delivery.message.subject)
+        if call.hash not in self._answers:
+            self._answers[call.hash] = tool_result(call, await self._execute(call))
+        with contextlib.suppress(MeshError):
+            await store_once(self.mesh, self._answers[call.hash])
+            await delivery.ack()
+
+    async def _execute(self, call: Sealed) -> Payload:
         self.seen.append(call)
         asked = payload_as(call, ToolRequested)
         answer = self.tools[asked.tool](asked.input)
         answer = await answer if inspect.isawaitable(answer) else answer
-        payload = ToolFailed(answer) if isinstance(answer, Failure) else ToolCompleted(answer)
-        await store_once(self.mesh, tool_result(call, payload))
-        await delivery.ack()
+        return ToolFailed(answer) if isinstance(answer, Failure) else ToolCompleted(answer)
 
 
 def tool_result(call: Sealed, payload: Payload) -> Sealed:

@@ -1,8 +1,9 @@
 """What an expression can be told before it runs: unknown functions, wrong arguments, operators that cannot work. Pure.
 
 A workflow's variables are JSON of unknown shape (`dyn`), so only what follows from literals, operators and functions
-is checked; anything else is for the evaluation to find out. The check never refuses what could evaluate, with one
-exception: a side of `&&` and `||` that is certainly no bool, which CEL lets pass where the other side decides.
+is checked; anything else is for the evaluation to find out. What is refused fails whatever the variables are, though
+an evaluation might never come to it (`true || 1 + 'a' == 2`); a side of `&&` or `||` that is certainly no bool is
+refused too, which CEL lets pass where the other side decides.
 """
 
 from collections.abc import Iterator

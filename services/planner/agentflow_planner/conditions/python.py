@@ -1,7 +1,7 @@
 """The pure Python engine (cel-python) as a backend.
 
 cel-python parses what the front end emits and walks the tree; where its walk or its functions differ from the language
-definition they are replaced, here and in `celpy_functions`. What was found by trying, and is dealt with: every tree
+definition they are replaced, here and in `celpy_functions` and its neighbours. What was found by trying, and is dealt with: every tree
 has nine levels of pass-through nodes for a name (folded once, which halves the time); a macro copies all variables for
 every element (one scope is reused); `filter` and `exists_one` count an error as true and `map` keeps it as an element;
 nothing bounds the time (`MAX_STEPS`, `MAX_ITEMS`); its errors show all variables; making its `Environment` changes the
@@ -19,9 +19,9 @@ from celpy.celparser import CELParseError, CELParser
 from celpy.evaluation import Activation, CELEvalError, Evaluator
 
 from agentflow_planner.conditions.backend import Runner
-from agentflow_planner.conditions.celpy_functions import (
+from agentflow_planner.conditions.celpy_functions import FUNCTIONS
+from agentflow_planner.conditions.celpy_values import (
     ABSENT,
-    FUNCTIONS,
     Function,
     TypeName,
     boolean,
