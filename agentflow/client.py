@@ -26,9 +26,9 @@ from agentflow.inputs import Inputs
 from agentflow.mesh.connect import connect
 from agentflow.mesh.transport import Transport
 from agentflow.payloads import GoalSubmitted
+from agentflow.plain import check_plain
 from agentflow.run import STREAM, Run, stored_event
 from agentflow.runs import RunState, Status, evolve, goal_key, goal_of
-from agentflow.schemas import check_plain
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 

@@ -10,8 +10,6 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from ulid import ULID
-
 from agentflow.errors import SubjectError
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
@@ -41,6 +39,8 @@ def is_ulid(value: str) -> bool:
 def new_id(now: datetime, randomness: Callable[[int], bytes]) -> str:
     """A new ULID from a time and ten random bytes, both given by the caller (a core never asks the machine)."""
     milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
+    from ulid import ULID  # put off: it takes 17 ms, and sandboxed tools never make ids
+
     return str(ULID.from_bytes(milliseconds.to_bytes(6, "big") + randomness(10)))
 
 
@@ -52,6 +52,8 @@ def derive_id(cause_id: str, producer: str, purpose: str, index: int = 0) -> str
     """
     if not is_ulid(cause_id):
         raise SubjectError(f"cause {cause_id[:80]!r} is not a ULID", code="id.invalid", found=cause_id[:80])
+    from ulid import ULID  # put off, as above
+
     cause = ULID.from_str(cause_id)
     digest = hashlib.sha256(f"{cause_id}|{producer}|{purpose}|{index}".encode()).digest()
     return str(ULID.from_bytes(cause.bytes[:6] + digest[:10]))

@@ -21,9 +21,9 @@ from agentflow.errors import (
 from agentflow.inputs import Inputs
 from agentflow.mesh.transport import Message, Subscription, Transport
 from agentflow.payloads import TERMINAL, CancelRequested, Payload, RunSignalled
+from agentflow.plain import check_plain
 from agentflow.registry import ARTIFACTS
 from agentflow.runs import RunEvent, RunState, evolve, fold, read_event
-from agentflow.schemas import check_plain
 
 STREAM = "AF_MESSAGES"
 POLL_FIRST, POLL_MOST = 1.0, 5.0

@@ -36,5 +36,5 @@ for chain, links in chains.items():
         elif found <= place or (found == place + 1 and before not in (None, prev_hash)):
             problems.append(f"line {number}: unlinked, place {found} of {chain} does not rest on the one before it")
         place, before = found, actual
-print(*problems, f"{len(known)} envelopes in {len(chains)} chains, {len(problems)} problems", sep="\n")  # noqa: T201 - its use
+print(*problems, f"{len(known)} envelopes, {len(chains)} chains, {len(problems)} problems", sep="\n")  # noqa: T201 - its output
 sys.exit(bool(problems))

@@ -35,10 +35,10 @@ async def write_dead_letter(
         stream=message.stream,
         consumer=consumer,
         seq=message.seq,
-        subject=message.subject[:500],
+        subject=_text(message.subject, 500),
         deliveries=delivery.deliveries,
         code=code,
-        reason=reason[:2000],
+        reason=_text(reason, 2000),
         body_base64=body,
     )
     trace = sha256_hex(encode_payload(letter))
@@ -56,3 +56,8 @@ async def write_dead_letter(
         place=ChainPlace(f"dead:{letter_id}"),
     )
     return await store(transport, sealed)
+
+
+def _text(text: str, limit: int) -> str:
+    """What fits, with what is no Unicode escaped: a letter must not fail because of its reason."""
+    return text[:limit].encode(errors="backslashreplace").decode()

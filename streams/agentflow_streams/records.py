@@ -80,7 +80,9 @@ def with_artifact(record: Record, data: bytes | None) -> Record:
         return record
     record = replace(record, claim=None)
     if data is None:
-        return replace(record, damage="missing", detail=f"its payload, artifact {claim.artifact}, is not stored")
+        return replace(
+            record, damage="missing", detail=f"its payload, artifact {claim.artifact}, is not there or not whole"
+        )
     if sha256_hex(data) != claim.sha256:
         return replace(
             record, damage="edited", detail=f"its payload, artifact {claim.artifact}, is not what was sealed"

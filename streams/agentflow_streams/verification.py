@@ -11,10 +11,10 @@ from typing import Any
 from agentflow import subjects
 from agentflow.errors import InputError, NotStored, SubjectError
 from agentflow.ids import check_token
-from agentflow.mesh.transport import Objects, StreamInfo, Transport
+from agentflow.mesh.transport import StreamInfo, Transport
 from agentflow_streams.definitions import SECOND, evidence
 from agentflow_streams.findings import Scope, StreamScope, Verification
-from agentflow_streams.history import artifacts_of, first_since, read_stream, read_workflow
+from agentflow_streams.history import Artifacts, first_since, read_stream, read_workflow
 from agentflow_streams.records import Record
 from agentflow_streams.verify import Verifier
 
@@ -45,7 +45,7 @@ async def verify(
     if workflow:
         check_token(workflow, "workflow id")
     scope = await _scope(transport, streams, workflow, now, since)
-    artifacts = await artifacts_of(transport)
+    artifacts = await Artifacts.of(transport)
     verifier = Verifier(scope)
     for stream in scope.streams:
         await _read(transport, verifier.add, stream, workflow, artifacts, progress)
@@ -66,7 +66,7 @@ async def _read(
     take: Callable[[Record], None],
     stream: StreamScope,
     workflow: str,
-    artifacts: Objects | None,
+    artifacts: Artifacts | None,
     progress: Progress | None,
 ) -> None:
     total, done = max(0, stream.last_seq - stream.first_seq + 1), 0
@@ -80,7 +80,7 @@ async def _read(
 
 
 async def _records(
-    transport: Transport, stream: str, workflow: str, start: int, end: int, artifacts: Objects | None
+    transport: Transport, stream: str, workflow: str, start: int, end: int, artifacts: Artifacts | None
 ) -> AsyncIterator[Record]:
     if end < start:
         return

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from agentflow.envelope import MAX_INLINE_PAYLOAD, ChainPlace, Cost, Ref, claim_for, claim_in, encode_payload, unseal
 from agentflow.errors import SchemaError
 from agentflow.payloads import SCHEMAS, GoalSubmitted, Payload, RunSignalled, StepCompleted, StepRequested
-from agentflow.schemas import MAX_DEPTH, check_plain, compose, decode_payload, payload_as
+from agentflow.plain import MAX_DEPTH, check_plain
+from agentflow.schemas import compose, decode_payload, payload_as
 from agentflow.testing import envelope
 from tests.core.strategies import AWKWARD_NUMBERS, AWKWARD_TEXTS, json_values, ulid
 from tests.core.structs import instances

@@ -56,7 +56,7 @@ def test_a_sound_dump_passes(dump: Callable[[Recording], list[bytes]]) -> None:
     chains = {sealed.envelope.chain for sealed in sealed_in(WHOLE).values()}
 
     assert (0, b"") == (ended.returncode, ended.stderr)
-    assert f"{len(sealed_in(WHOLE))} envelopes in {len(chains)} chains, 0 problems\n" == ended.stdout.decode()
+    assert f"{len(sealed_in(WHOLE))} envelopes, {len(chains)} chains, 0 problems\n" == ended.stdout.decode()
 
 
 @pytest.mark.parametrize("stream", ["AF_MESSAGES", "AF_AGENTS", "AF_AUDIT"])
@@ -130,4 +130,4 @@ def test_the_order_of_a_dump_does_not_matter() -> None:
 
 def test_an_empty_dump_says_so() -> None:
     """Nothing was checked, and the summary says it."""
-    assert b"0 envelopes in 0 chains, 0 problems\n" == run([]).stdout
+    assert b"0 envelopes, 0 chains, 0 problems\n" == run([]).stdout

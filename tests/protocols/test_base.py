@@ -176,3 +176,31 @@ def test_what_is_no_message_of_the_protocol_is_refused(schema: str, subject: str
     with pytest.raises(ProtocolError) as refused:
         read_message(sealed(schema, subject), {})
     assert refused.value.error_code == "protocol.malformed"
+
+
+async def test_a_subclass_refines_what_a_mixin_does() -> None:
+    """Handlers are methods: overriding one and calling the inherited one works as everywhere."""
+
+    class Stingy(Trader):
+        async def on_haggle_offer(self, message: ProtocolMessage) -> Any:
+            return ["half", *await super().on_haggle_offer(message)]
+
+        async def on_haggle_accept(self, message: ProtocolMessage) -> Any:
+            return "sold"
+
+    assert await Stingy().receive(message(price=4)) == ["half", "offer", 4]
+    assert await Stingy().receive(message("haggle", "accept")) == "sold"
+    assert Stingy.performatives("haggle") == ("accept", "offer", "start")
+
+
+async def test_what_a_handler_raises_is_not_hidden() -> None:
+    """Dispatching adds nothing and catches nothing."""
+
+    class Failing(ProtocolMixin):
+        protocol = "fail"
+
+        async def on_fail_now(self, message: ProtocolMessage) -> Any:
+            raise KeyError("now")
+
+    with pytest.raises(KeyError, match="now"):
+        await Failing().receive(message("fail", "now"))

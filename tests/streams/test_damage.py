@@ -161,7 +161,7 @@ def test_a_message_removed_in_place_is_found(recording: Recording, data: st.Data
 
 
 def is_missed(recording: Recording, index: int) -> bool:
-    """Whether anything stored refers to a message, or stands behind it in its chain."""
+    """Whether anything refers to a message, or stands behind it in a chain that is not a client's own."""
     stored, sealed = recording.messages[index], sealed_in(recording).get(index)
     mine = sealed.envelope if sealed else None
     names = {sealed.envelope.id} if sealed else {sha256_hex(stored.body)}
@@ -171,7 +171,7 @@ def is_missed(recording: Recording, index: int) -> bool:
         named = {cause.id for cause in other.causes} | {each.hash for each in consumed} | {each.id for each in consumed}
         named |= {command.id for command in getattr(payload, "commands", ())}
         behind = mine is not None and other.chain == mine.chain and other.chain_seq > mine.chain_seq
-        if behind or names & named:
+        if (behind and not is_client(stored)) or names & named:
             return True
     return False
 

@@ -12,7 +12,7 @@ from agentflow.envelope import ChainPlace, unseal
 from agentflow.errors import InputError, NotStored, SubjectError
 from agentflow.mesh.memory import MemoryBroker, MemoryTransport
 from agentflow.mesh.transport import Transport
-from agentflow.payloads import GoalSubmitted, Lifecycle
+from agentflow.payloads import GoalSubmitted
 from agentflow.registry import ARTIFACTS
 from agentflow.schemas import compose
 from agentflow.testing import START, FixedClock
@@ -300,6 +300,12 @@ async def test_a_stream_is_read_in_its_order(mesh: Transport) -> None:
     assert [3, 4, 5] == part
 
 
+async def test_a_stream_that_does_not_exist_cannot_be_read(mesh: Transport) -> None:
+    """Rather than being empty."""
+    with pytest.raises(NotStored, match="NOTHING"):
+        _ = [each async for each in read_stream(mesh, "NOTHING")]
+
+
 async def test_a_run_is_read_with_all_that_names_it(mesh: Transport) -> None:
     """Its own subjects on one stream, metadata on the others."""
     await pour(mesh, record(STORIES, [0, 1] * 10))
@@ -335,4 +341,3 @@ async def test_spontaneous_events_are_part_of_the_evidence(mesh: Transport) -> N
 
     assert ("missing", "AF_AGENTS", 2) == (damage.kind, damage.stream, damage.seq)
     assert damage.chain.startswith("events:helper:")
-    assert Lifecycle.__name__ == "Lifecycle"

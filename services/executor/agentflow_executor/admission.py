@@ -8,7 +8,7 @@ from typing import Any
 from agentflow.envelope import encode_payload
 from agentflow.errors import SchemaError
 from agentflow.payloads import Failure
-from agentflow.schemas import check_plain
+from agentflow.plain import check_plain
 from agentflow_executor.catalog import Catalog, CatalogTool
 from agentflow_executor.intake import Request
 

@@ -5,7 +5,6 @@ one line: `output`, `check` or `error`. This module is imported when the confine
 all the tool's module does while it is loaded, is confined too.
 """
 
-import asyncio
 import errno
 import importlib
 import inspect
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO, cast
 import msgspec
 
 from agentflow.errors import SchemaError, StepError
-from agentflow.schemas import check_plain
+from agentflow.plain import check_plain
 from agentflow.tools import CheckResult, FunctionTool, ToolContext
 from agentflow_executor.confinement import Request
 from agentflow_executor.pipes import MESSAGE, say
@@ -113,6 +112,8 @@ def _finished(value: Any) -> Any:
 
     async def waited() -> Any:
         return await value
+
+    import asyncio  # put off: most tools are blocking, and it takes 30 ms
 
     return asyncio.run(waited())
 

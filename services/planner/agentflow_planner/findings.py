@@ -97,10 +97,15 @@ def shorten(value: object) -> str:
     return text if len(text) <= MAX_FOUND else text[: MAX_FOUND - 1] + "…"
 
 
+def nearest(found: str, allowed: Iterable[str]) -> str:
+    """The allowed name that was probably meant; empty if none is close."""
+    return next(iter(difflib.get_close_matches(found, list(allowed), n=1, cutoff=0.6)), "")
+
+
 def did_you_mean(found: str, allowed: Iterable[str]) -> str:
     """`did you mean 'x'?` for the closest allowed name, or nothing."""
-    close = difflib.get_close_matches(found, list(allowed), n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else ""
+    close = nearest(found, allowed)
+    return f"did you mean {close!r}?" if close else ""
 
 
 def render_finding(finding: Finding) -> str:

@@ -223,15 +223,14 @@ class _Reader:
         node = fields.node_of(key)
         return None if node is None else json_of(self.report, node, key)
 
-    def identifier(self, name: Scalar, what: str) -> str:
-        """A name that can follow a dot in an expression; empty when it cannot."""
+    def identifier(self, name: Scalar, what: str) -> None:
+        """Report a name that cannot follow a dot in an expression; it stays the name of what it names."""
         if _IDENTIFIER.match(name.text) and name.text not in RESERVED | KEYWORDS:
-            return name.text
+            return
         reserved = name.text in RESERVED | KEYWORDS
         message = f"{what} is used in expressions" + (", where this word is reserved" if reserved else "")
         allowed = ("letters, digits and _, not starting with a digit, up to 64",)
         self.report.add(name.mark, "invalid_name", message, found=name.text, allowed=allowed)
-        return ""
 
     def state_name(self, fields: Fields, key: str) -> str:
         """The name of a state in a field."""
@@ -243,7 +242,9 @@ class _Reader:
 
         def read(item: Node, _: int) -> str | None:
             name = text_of(self.report, item, "a final state")
-            return self.identifier(item, "a state") or None if name and isinstance(item, Scalar) else None
+            if name and isinstance(item, Scalar):
+                self.identifier(item, "a state")
+            return name or None
 
         node = fields.node_of("final_states", required=True)
         names = fields.items("final_states", read)
@@ -262,7 +263,8 @@ class _Reader:
             return {}
         read: dict[str, StateDef] = {}
         for key, value in found.entries:
-            if self.identifier(key, "a state") and key.text not in read:
+            self.identifier(key, "a state")
+            if key.text not in read:
                 read[key.text] = self.state(key.text, value, run_timeout)
         return read
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from agentflow_planner.definition import Declared, Definition, StateDef
 from agentflow_planner.durations import format_duration
-from agentflow_planner.findings import did_you_mean
+from agentflow_planner.findings import did_you_mean, nearest
 from agentflow_planner.reading import Path
 
 _ACTIONS = ("agent", "tool", "signal")
@@ -49,16 +49,24 @@ def validate(
 
 
 def edges(definition: Definition, name: str) -> tuple[str, ...]:
-    """The known states that a state leads to; none from a final one."""
+    """The states that a state leads to; none from a final one.
+
+    A name that does not exist counts as the one that was probably meant: one slip should not look like many.
+    """
     if definition.is_final(name) or name not in definition.states:
         return ()
-    return tuple(to for to in definition.states[name].targets if to in definition.state_names)
+    meant = (_meant(definition, to) for to in definition.states[name].targets)
+    return tuple(to for to in meant if to)
+
+
+def _meant(definition: Definition, name: str) -> str:
+    return name if name in definition.state_names else nearest(name, definition.state_names)
 
 
 def reachable(definition: Definition) -> frozenset[str]:
-    """Every state a run can get to."""
-    start = definition.initial_state
-    return _closure([start] if start in definition.state_names else [], lambda name: edges(definition, name))
+    """Every state a run can get to; none where nothing is known about the first."""
+    start = _meant(definition, definition.initial_state)
+    return _closure([start] if start else [], lambda name: edges(definition, name))
 
 
 def ending(definition: Definition, ends: Iterable[str]) -> frozenset[str]:
@@ -112,7 +120,7 @@ def _mentions(definition: Definition) -> Iterator[tuple[Path, str]]:
 def _paths(definition: Definition, opaque: frozenset[str]) -> Iterator[Problem]:
     """Every state is reached, and gets to an end."""
     reached = reachable(definition)
-    if definition.initial_state in definition.state_names and not reached & opaque:
+    if reached and not reached & opaque:
         for name in definition.state_names:
             if name not in reached:
                 path: Path = ("states", name) if name in definition.states else _final_path(definition, name)
@@ -156,7 +164,7 @@ def _one_state(definition: Definition, state: StateDef) -> Iterator[Problem]:
         yield Problem(path, "one_action", message, found, _ACTIONS, on_key=True)
     if not _has_way_out(state):
         message = f"the state {state.name!r} leads nowhere when its step succeeds"
-        hint = "a state where runs end belongs into final_states"
+        hint = "a state where runs end belongs in final_states"
         yield Problem(path, "no_way_out", message, state.name, ("on_success", "transitions"), hint, on_key=True)
     yield from _dead_transitions(state, path)
     yield from _waiting(definition, state, path)

@@ -315,7 +315,8 @@ def _mark(mark: Any) -> Mark:
 
 def _scalar(event: Any) -> Scalar:
     # A condition such as `!output.done` is a tag to YAML; refused as one, but still read as what was meant.
-    text: str = f"{event.tag} {event.value}".strip() if (event.tag or "!")[1:] else event.value
+    meant = (event.tag or "").startswith("!") and event.tag != "!"
+    text: str = f"{event.tag} {event.value}".strip() if meant else event.value
     style = event.style or ""
     value: Any = text
     ambiguity = ""

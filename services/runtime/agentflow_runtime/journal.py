@@ -34,7 +34,7 @@ class Journal:
         *,
         producer: str,
         incarnation: str,
-        patience: float = 5.0,
+        patience: float = 2.0,
     ) -> None:
         self._transport, self._clock, self._randomness = transport, clock, randomness
         self._producer, self._patience = producer, patience

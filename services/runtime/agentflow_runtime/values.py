@@ -8,7 +8,7 @@ from typing import Any
 
 from agentflow.envelope import encode_payload
 from agentflow.errors import SchemaError
-from agentflow.schemas import check_plain
+from agentflow.plain import check_plain
 
 MAX_VALUE = 64 * 1024 * 1024
 """Bytes of JSON one value may have: what an artifact holds."""

@@ -115,8 +115,9 @@ NUMBERS: st.SearchStrategy[str] = st.one_of(
     st.one_of(_lists, _texts, PATHS).map("size({})".format),
     _joined(_numbers, ["+", "-", "*", "/", "%"], _numbers),
     _texts.map("int({})".format),
-    _numbers.map("double({})".format),
-    _numbers.map("int({})".format),
+    st.one_of(_numbers, _bools).map("double({})".format),
+    st.one_of(_numbers, _bools).map("int({})".format),
+    st.one_of(_numbers, _bools).map("uint({})".format),
 )
 STRINGS: st.SearchStrategy[str] = st.one_of(
     PATHS,

@@ -173,7 +173,7 @@ def test_an_input_schema_that_is_none_is_refused(old: str, new: str, part: str) 
 def test_structure_graph_and_expressions_are_reported_together() -> None:
     """One mistake of each kind, all found in one go, in the order of the file."""
     source = changed(CONDITION, '"output.confidence >="').decode()
-    source = source.replace("max_steps: 25", "max_steps: x").replace("on_success: answered", "on_success: answerd")
+    source = source.replace("max_steps: 25", "max_steps: x").replace("on_success: answered", "on_success: done")
     found = findings(source.encode(), DECLARED)
     assert [f.code.removeprefix("definition.") for f in found] == [
         "invalid_value",

@@ -76,6 +76,12 @@ def test_names_of_states_that_do_not_exist_are_found_wherever_they_stand(
     assert set(problem.allowed) == set(definition.state_names)
 
 
+def test_one_slip_does_not_look_like_many() -> None:
+    """What a misspelled name was probably meant for counts as reached."""
+    definition = flow(work("classify", "serch"), work("search", "write"), work("write"), initial="clasify")
+    assert codes(definition) == ["unknown_state", "unknown_state"]
+
+
 def test_the_nearest_state_is_suggested() -> None:
     """A slip of the finger is the usual reason."""
     problem = only(flow(work("classify", on_error="clasify")))

@@ -8,7 +8,18 @@ from agentflow.agent import HandlerContext
 from agentflow.clock import SystemClock, parse_time
 from agentflow.errors import AgentflowError, StepError
 from agentflow.mesh.memory import MemoryTransport
-from tests.services.runtime.harness import Desk, FakeExecutor, function_agent, hosted, quick, request, step, until, work
+from tests.services.runtime.harness import (
+    IMPATIENT,
+    Desk,
+    FakeExecutor,
+    function_agent,
+    hosted,
+    quick,
+    request,
+    step,
+    until,
+    work,
+)
 
 Input = dict[str, Any]
 
@@ -132,11 +143,11 @@ async def test_a_second_attempt_that_comes_too_late_fails_behind_what_the_first_
         first.kill()
 
     executor = FakeExecutor(mesh, {"search": lambda asked: "found"})
-    async with executor.running(), hosted(mesh, function_agent(handler), name="first") as first:
+    async with executor.running(), hosted(mesh, function_agent(handler), name="first", settings=IMPATIENT) as first:
         asked = work(seconds=0.25)
         sent = await desk.send(request(asked, "worker"))
         await until(lambda: first.wire.cut and SystemClock().now() > parse_time(asked.deadline))
-        async with hosted(mesh, function_agent(handler), name="second"):
+        async with hosted(mesh, function_agent(handler), name="second", settings=IMPATIENT):
             failure = await desk.failure(sent)
             result = await desk.result(sent)
     assert failure.code == "step.deadline"

@@ -15,6 +15,7 @@ from agentflow.payloads import ToolRequested
 from agentflow.schemas import payload_as
 from agentflow_runtime import delivery
 from tests.services.runtime.harness import (
+    IMPATIENT,
     Desk,
     FakeExecutor,
     Process,
@@ -75,11 +76,11 @@ async def test_a_process_that_dies_at_a_crash_point_is_taken_over_and_nothing_is
     executor = FakeExecutor(
         mesh, {"charge": lambda asked: f"charged {len(executor.seen)}", "notify": lambda asked: "ok"}
     )
-    async with executor.running(), hosted(mesh, function_agent(work), name="first") as first:
+    async with executor.running(), hosted(mesh, function_agent(work), name="first", settings=IMPATIENT) as first:
         kill_at(first, point, count)
         sent = await desk.send(step("worker", {"amount": 5}))
         await until(lambda: first.wire.cut)
-        async with hosted(mesh, function_agent(work), name="second"):
+        async with hosted(mesh, function_agent(work), name="second", settings=IMPATIENT):
             assert await desk.output(sent) == ["charged 1", "ok"]
             await until(lambda: none_pending(desk))
     assert len(ran) == runs
@@ -127,11 +128,11 @@ async def test_a_handler_that_asks_for_something_else_the_second_time_is_found_o
             return "never mind"
 
     executor = FakeExecutor(mesh, {"charge": lambda asked: "charged", "refund": lambda asked: "refunded"})
-    async with executor.running(), hosted(mesh, function_agent(work), name="first") as first:
+    async with executor.running(), hosted(mesh, function_agent(work), name="first", settings=IMPATIENT) as first:
         kill_at(first, "runtime.after_tool_call", 1)
         sent = await desk.send(step("worker"))
         await until(lambda: first.wire.cut)
-        async with hosted(mesh, function_agent(changed), name="second"):
+        async with hosted(mesh, function_agent(changed), name="second", settings=IMPATIENT):
             failure = await desk.failure(sent)
     assert (failure.code, failure.blame, failure.retryable) == ("handler.nondeterministic", "agent", False)
     assert said in failure.message
@@ -147,7 +148,7 @@ async def test_a_lost_acknowledgement_costs_one_look_and_no_second_run(mesh: Mem
         ran.append(1)
         return "done"
 
-    async with hosted(mesh, function_agent(work)) as process:
+    async with hosted(mesh, function_agent(work), settings=IMPATIENT) as process:
         process.wire.lost.add("ack")
         sent = await desk.send(step("worker"))
         assert await desk.output(sent) == "done"
@@ -163,7 +164,7 @@ async def test_a_handler_longer_than_the_ack_wait_runs_once(mesh: MemoryTranspor
 
     async def work(ctx: HandlerContext, input: Input) -> Any:
         ran.append(1)
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(2.5)
         return "done"
 
     agents = [function_agent(work) for _ in range(2)]
@@ -172,7 +173,7 @@ async def test_a_handler_longer_than_the_ack_wait_runs_once(mesh: MemoryTranspor
         assert await desk.output(sent) == "done"
         said = a.wire.settled + b.wire.settled
     assert ran == [1]
-    assert said.count("in_progress") >= 6
+    assert said.count("in_progress") >= 5
     assert said.count("ack") == 1
 
 
@@ -213,10 +214,13 @@ async def test_a_frozen_process_that_wakes_up_changes_nothing(mesh: MemoryTransp
         return work
 
     executor = FakeExecutor(mesh, {"search": lambda asked: len(executor.seen)})
-    async with executor.running(), hosted(mesh, function_agent(answering("first")), name="first") as first:
+    async with (
+        executor.running(),
+        hosted(mesh, function_agent(answering("first")), name="first", settings=IMPATIENT) as first,
+    ):
         sent = await desk.send(step("worker"))
         await until(lambda: not first.wire.open.is_set())
-        async with hosted(mesh, function_agent(answering("second")), name="second") as second:
+        async with hosted(mesh, function_agent(answering("second")), name="second", settings=IMPATIENT) as second:
             assert await desk.output(sent) == ["second", 1]
             await until(lambda: "ack" in second.wire.settled)
             before = await desk.stored("AF_MESSAGES")
@@ -270,7 +274,7 @@ async def test_a_broker_that_goes_away_and_comes_back_is_no_failure(mesh: Memory
         await asked.wait()
         mesh.broker.stop()
         said = process.wire.settled.count("in_progress")
-        await until(lambda: process.wire.settled.count("in_progress") >= said + 6)
+        await until(lambda: process.wire.settled.count("in_progress") >= said + 2)
         mesh.broker.start()
         release.set()
         assert await desk.output(sent) == "found"
@@ -359,12 +363,32 @@ async def test_a_call_that_is_given_up_is_made_all_the_same_and_adopted_later(
             return await ctx.call_tool("fallback")
 
     executor = FakeExecutor(mesh, {"slow": hang, "fallback": lambda asked: "fell back"})
-    async with executor.running(), hosted(mesh, function_agent(work), name="first") as first:
+    async with executor.running(), hosted(mesh, function_agent(work), name="first", settings=IMPATIENT) as first:
         kill_at(first, "runtime.after_tool_call", 1)
         sent = await desk.send(step("worker"))
         await until(lambda: first.wire.cut)
-        async with hosted(mesh, function_agent(work), name="second"):
+        async with hosted(mesh, function_agent(work), name="second", settings=IMPATIENT):
             assert await desk.output(sent) == "fell back"
     assert [payload_as(call, ToolRequested).tool for call in await desk.calls()] == ["slow", "fallback"]
     assert (executor.times("slow"), executor.times("fallback")) == (1, 1)
+    assert await desk.breaks_after(sent) == []
+
+
+async def test_a_call_that_is_cancelled_while_it_is_stored_is_stored_all_the_same(
+    mesh: MemoryTransport, desk: Desk
+) -> None:
+    """Its first publish got lost; the handler no longer wants it; the next call still comes behind it."""
+    mesh.broker.faults.drop("tools.calls.>")
+
+    async def work(ctx: HandlerContext, input: Input) -> Any:
+        unwanted = asyncio.create_task(ctx.call_tool("unwanted"))
+        await until(lambda: not mesh.broker.faults.planned)
+        unwanted.cancel()
+        return await ctx.call_tool("wanted")
+
+    executor = FakeExecutor(mesh, {"unwanted": lambda asked: "", "wanted": lambda asked: "here"})
+    async with executor.running(), hosted(mesh, function_agent(work)):
+        sent = await desk.send(step("worker"))
+        assert await desk.output(sent) == "here"
+    assert [payload_as(call, ToolRequested).tool for call in await desk.calls()] == ["unwanted", "wanted"]
     assert await desk.breaks_after(sent) == []

@@ -181,7 +181,7 @@ async def test_a_message_that_kills_its_process_ends_as_a_dead_letter_before_it_
     mesh: MemoryTransport, desk: Desk
 ) -> None:
     """After the deliveries allowed: a dead letter, a failed step, and no further victim; the chain stays whole."""
-    poison, settings = Poison(), quick(max_deliveries=2)
+    poison, settings = Poison(), quick(max_deliveries=2, ack_wait=0.3)
     executor = FakeExecutor(mesh, {"charge": lambda asked: "charged"})
     sent = await desk.send(step("worker"))
     async with executor.running():

@@ -45,6 +45,8 @@ def _to_int(value: Any, target: str = "int") -> Any:
             return made(target, int(value)) if in_range else failure("out of range")
         case "timestamp" if target == "int":
             return made("int", math.floor(value.timestamp()))
+        case "bool" if target == "int":
+            return made("int", int(value))
         case "string":
             text = str(value).strip(_SPACE)
             low, high = INT if target == "int" else UINT

@@ -61,7 +61,7 @@ FUNCTIONS: dict[str, tuple[Overload, ...]] = {
     "double": _same("double", "double", "int", "uint", "string"),
     "duration": _same("duration", "duration", "string"),
     "dyn": (Overload("dyn", ("dyn",)),),
-    "int": _same("int", "int", "uint", "double", "string", "timestamp"),
+    "int": _same("int", "int", "uint", "double", "string", "timestamp", "bool"),
     "matches": _ABOUT_TEXT["matches"],
     "size": _same("int", "string", "bytes", "list", "map"),
     "string": _same("string", "string", "bool", "int", "uint", "double", "bytes", "timestamp", "duration"),
