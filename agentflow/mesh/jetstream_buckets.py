@@ -14,7 +14,7 @@ import nats.errors
 import nats.js.errors
 from nats.js.object_store import ObjectStore
 
-from agentflow.errors import Conflict, NotStored
+from agentflow.errors import Conflict, EvidenceError, NotStored
 from agentflow.mesh.jetstream_api import translate
 from agentflow.mesh.transport import Entry, Message
 
@@ -129,5 +129,7 @@ class JetStreamObjects:
             return await asyncio.wait_for(work, 30.0)
         except nats.js.errors.NotFoundError as error:
             raise NotStored(f"{doing} in {self._name}: not there", code="mesh.not_stored") from error
+        except nats.js.errors.DigestMismatchError as error:
+            raise EvidenceError(f"{doing} in {self._name}: the bytes are not those kept", code="artifact.altered") from error
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise translate(error, f"{doing} in {self._name}") from error

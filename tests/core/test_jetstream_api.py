@@ -35,7 +35,6 @@ from tests.core.strategies import EPOCH, moments
         (nats.errors.BadSubjectError(), PublishFailed, "mesh.bad_subject"),
         (nats.errors.TimeoutError(), OutcomeUnknown, "mesh.outcome_unknown"),
         (TimeoutError(), OutcomeUnknown, "mesh.outcome_unknown"),
-        (TimeoutError(), OutcomeUnknown, "mesh.outcome_unknown"),
         (nats.errors.NoRespondersError(), NotStored, "mesh.no_responders"),
         (nats.errors.ConnectionClosedError(), Unreachable, "mesh.unreachable"),
         (nats.errors.ConnectionDrainingError(), Unreachable, "mesh.unreachable"),

@@ -466,6 +466,14 @@ async def test_a_poison_message_becomes_a_dead_letter_and_the_others_go_on() -> 
     assert [("delivery.exhausted", 2, 4)] == [(letter.code, letter.seq, letter.deliveries) for letter in found]
 
 
+async def taken_and_killed(mesh: MemoryTransport) -> int:
+    """A process takes a message and dies with it in hand; returns how often it had been delivered."""
+    victim = await Taker(await mesh.consume(consumer(ack_wait=0.05))).__aenter__()
+    await eventually(lambda: victim.seen, "taken")
+    victim.kill()
+    return victim.seen[0].deliveries
+
+
 async def test_a_message_that_kills_its_process_is_given_up_too() -> None:
     """Each time the process dies inside the handler, as one with a lost attachment does; the next one counts on."""
     tried = Asked()
@@ -473,10 +481,7 @@ async def test_a_message_that_kills_its_process_is_given_up_too() -> None:
     async with memory_mesh([stream(), DEAD]) as mesh:
         await fill(mesh, 1)
         for _ in range(3):
-            victim = await Taker(await mesh.consume(consumer(ack_wait=0.05))).__aenter__()
-            await eventually(lambda: victim.seen, "taken")
-            tried.append((victim.seen[0].deliveries,))
-            victim.kill()
+            tried.append((await taken_and_killed(mesh),))
 
         async with service(mesh, failing(AssertionError("handled once more")), ack_wait=0.05):
             found = await eventually(lambda: letters(mesh), "a dead letter")

@@ -1,6 +1,7 @@
 """The executor as a command: help, bad settings, a bad project, and a whole life against a real server."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -141,7 +142,7 @@ async def test_a_process_serves_its_project_and_stops_on_sigterm(server: NatsSer
     process = await asyncio.create_subprocess_exec(
         *[sys.executable, "-m", "agentflow_executor", "--project", str(tmp_path / "agentflow.yaml")],
         *["--nats-url", server.url],
-        env={"PYTHONPATH": PATHS},
+        env={"PYTHONPATH": PATHS, "AF_MONITOR_URL": server.monitor_url},
         stderr=asyncio.subprocess.PIPE,
     )
     try:
@@ -153,7 +154,8 @@ async def test_a_process_serves_its_project_and_stops_on_sigterm(server: NatsSer
         answer = await eventually(lambda: desk.find_answer(priced), "an answer")
         await eventually(lambda: desk.find_answer(ordered), "an answer")
     finally:
-        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
         _, errors = await process.communicate()
         await mesh.close()
 
