@@ -27,12 +27,12 @@ _files: dict[str, BinaryIO] = {}
 
 def run_call(request: Request) -> bytes:
     """Load the tool, run it or its check, and return the line to answer with."""
-    if request["mode"] == "probe":
-        return _line(kind="output", output={"uid": os.getuid(), "cwd": os.getcwd()})
     try:
         run = _load(request)
     except Exception as error:  # noqa: BLE001 - whatever a tool's module raises is the tool's failure
-        return _line(**{**error_of(error), "code": "tool.load_failed"})
+        return _line(**_not_loaded(error, request))
+    if request["mode"] == "probe":
+        return run()
     say(request["result_fd"], kind="started")
     try:
         return run()
@@ -63,21 +63,39 @@ def error_of(error: BaseException) -> dict[str, Any]:
     return found
 
 
+def _not_loaded(error: Exception, request: Request) -> dict[str, Any]:
+    """Why a tool could not be loaded; a folder that is closed to its user is the likely reason."""
+    found = {**error_of(error), "code": "tool.load_failed"}
+    if isinstance(error, ImportError) and request["closed"]:
+        found["message"] += (
+            f" (not searched, for they are closed to user {os.getuid()}: {', '.join(request['closed'])})"
+        )
+    return found
+
+
 def _line(**message: Any) -> bytes:
     return json.dumps(message).encode()
 
 
 def _load(request: Request) -> Callable[[], bytes]:
-    """The call or the check, ready to run."""
-    module, _, name = request["use"].partition(":")
-    tool = getattr(importlib.import_module(module), name)
-    if not isinstance(tool, FunctionTool):
-        raise TypeError(f"{request['use']} is {type(tool).__name__}, not a tool")
+    """The call, the check or the probe, ready to run."""
+    if request["mode"] == "probe":
+        loaded = [_import(use).id() for use in request["input"]["uses"]]
+        return lambda: _line(kind="output", output={"uid": os.getuid(), "cwd": os.getcwd(), "loaded": loaded})
+    tool = _import(request["use"])
     _files.update({name: _open_grant(grant) for name, grant in request["grants"].items()})
     ctx = ToolContext(request["call_id"], request["settings"], dict(_files))
     if request["mode"] == "check":
         return lambda: _check(tool, ctx, request)
     return lambda: _call(tool, ctx, request)
+
+
+def _import(use: str) -> FunctionTool:
+    module, _, name = use.partition(":")
+    tool = getattr(importlib.import_module(module), name)
+    if not isinstance(tool, FunctionTool):
+        raise TypeError(f"{use} is {type(tool).__name__}, not a tool")
+    return tool
 
 
 def _open_grant(grant: Mapping[str, Any]) -> BinaryIO:

@@ -5,7 +5,8 @@ Traps this code knows:
 - the parent-death signal is cleared by a change of user, so it is set after it;
 - the interpreter may live below a folder the unprivileged user may not pass (`/root` is 0700). Such folders of `sys.path`
   are opened before, and named `/proc/self/fd/N` from then on; packages imported earlier keep their old `__path__`, so
-  those are renamed too. Through such a descriptor a tool can also reach the world-readable neighbours of the folder;
+  those are renamed too. Through such a descriptor a tool can also reach the world-readable neighbours of the folder.
+  A folder that is closed to others itself is left out;
 - a file size limit counts the whole file, so it is raised by the size of the files granted for appending;
 - a limit on processes counts all that the user has, so it is raised by those it has already.
 """
@@ -20,6 +21,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentflow_executor.linux import die_with, share_arenas, tasks_of
+
+_FOR_ALL = stat.S_IROTH | stat.S_IXOTH
+"""What a folder must allow everybody, so that modules are found in it."""
 
 Request = dict[str, Any]
 """What `agentflow_executor.sandbox` asks for; see `request_for` there."""
@@ -37,7 +41,7 @@ def confine(request: Request, workdir: str) -> None:
     os.chdir(workdir)
     os.umask(0o077)
     uid = request["uid"]
-    use_paths(request["paths"], uid)
+    request["closed"] = use_paths(request["paths"], uid)
     share_arenas(2)
     limit(request)
     if uid is not None:
@@ -74,15 +78,20 @@ def drop(uid: int) -> None:
         raise PermissionError(f"still user {os.getresuid()}, group {os.getresgid()}, groups {os.getgroups()}")
 
 
-def use_paths(paths: list[str], uid: int | None) -> None:
-    """Make `sys.path` the given folders, by a descriptor where the unprivileged user could not reach them by name."""
+def use_paths(paths: list[str], uid: int | None) -> list[str]:
+    """Make `sys.path` the given folders, by a descriptor where the unprivileged user could not reach them by name.
+
+    Returns the folders left out, because they are closed to that user themselves.
+    """
     names = {path: _by_descriptor(path) for path in _unreachable(paths, uid)}
-    sys.path[:] = [names.get(path, path) for path in paths]
+    closed = [path for path, name in names.items() if not name]
+    sys.path[:] = [names.get(path, path) for path in paths if path not in closed]
     sys.path_importer_cache.clear()
     for module in list(sys.modules.values()):
         where = getattr(module, "__path__", None)
         if isinstance(where, list):
             where[:] = [_renamed(folder, names) for folder in where]
+    return closed
 
 
 def _unreachable(paths: list[str], uid: int | None) -> list[str]:
@@ -108,14 +117,14 @@ def _passable(path: str) -> bool:
 
 
 def _by_descriptor(path: str) -> str:
-    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    if not stat.S_IMODE(os.fstat(fd).st_mode) & stat.S_IXOTH:
-        raise PermissionError(f"{path} itself is closed to the user tools run as")
-    return f"/proc/self/fd/{fd}"
+    """Another name of a folder, or an empty one where that would not help."""
+    if not os.path.isdir(path) or os.stat(path).st_mode & _FOR_ALL != _FOR_ALL:
+        return ""
+    return f"/proc/self/fd/{os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}"
 
 
 def _renamed(folder: str, names: Mapping[str, str]) -> str:
-    for path in sorted(names, key=len, reverse=True):
+    for path in sorted(filter(names.get, names), key=len, reverse=True):
         if folder == path or folder.startswith(f"{path}/"):
             return names[path] + folder[len(path) :]
     return folder

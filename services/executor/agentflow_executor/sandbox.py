@@ -38,7 +38,7 @@ from agentflow.errors import ConfigError
 from agentflow.registry import ToolDeclaration
 from agentflow.tools import ToolSchema
 from agentflow_executor.errors import SandboxUnavailable
-from agentflow_executor.execution import Execution
+from agentflow_executor.execution import Execution, judge
 from agentflow_executor.launch import ChildRun
 from agentflow_executor.profile import ExecProfile, Policies, StaticProfileCompiler
 
@@ -74,8 +74,11 @@ class Sandbox(Protocol):
         """Run a job to its end; never raises for what the job does. Cancelling ends the job and all it started."""
         ...
 
-    async def probe(self) -> None:
-        """Set the sandbox up once, for nothing; raises `SandboxUnavailable` where that cannot be done."""
+    async def probe(self, uses: Sequence[str] = (), memory_mib: int = 512) -> None:
+        """Set the sandbox up once and load tools (`module:tool`) in it, without calling any.
+
+        Raises `SandboxUnavailable` where that cannot be done.
+        """
         ...
 
     def close(self) -> None:
@@ -127,15 +130,18 @@ class ProcessSandbox:
             with self._lock:
                 self._running.discard(run)
 
-    async def probe(self) -> None:
-        """Start a child that only confines itself."""
+    async def probe(self, uses: Sequence[str] = (), memory_mib: int = 512) -> None:
+        """Start a child that confines itself and loads the tools."""
         if not sys.platform.startswith("linux"):
             raise SandboxUnavailable(f"the process sandbox needs Linux, found {sys.platform}", found=sys.platform)
-        declaration = ToolDeclaration("probe", "probe", "1.0.0", "", {}, {}, ("none",), "pure", 10.0)
-        profile = StaticProfileCompiler().compile("executor", ToolSchema(declaration), Policies(uid=self.uid))
-        found = await self.execute(Job("", "probe", "probe", profile, datetime.max.replace(tzinfo=UTC)))
-        if found.reply is None or found.reply.kind != "output":
-            said = found.reply.message if found.reply else f"exit {found.exit_code}: {found.stderr[-500:].decode()!r}"
+        declaration = ToolDeclaration("probe", "probe", "1.0.0", "", {}, {}, ("none",), "pure", 30.0)
+        policies = Policies(uid=self.uid, memory_mib=memory_mib)
+        profile = StaticProfileCompiler().compile("executor", ToolSchema(declaration), policies)
+        never = datetime.max.replace(tzinfo=UTC)
+        found = await self.execute(Job("", "probe", "probe", profile, never, {"uses": list(uses)}))
+        verdict = judge(found)
+        if verdict.failure is not None:
+            said = f"{verdict.failure.type}: {verdict.failure.message}"
             raise SandboxUnavailable(f"the process sandbox cannot be set up here: {said}", found=said)
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ async def work(host: Host, catalog: Catalog, sandbox: Sandbox) -> None:
     if not isinstance(settings, ExecutorSettings):
         raise ConfigError(f"the executor needs ExecutorSettings, found {type(settings).__name__}")
     try:
-        await sandbox.probe()
+        await sandbox.probe(*_needs(catalog))
         bucket = await host.transport.bucket(CONFIG)
         for declaration in catalog.declarations:
             if await declare(bucket, declaration):
@@ -57,6 +57,12 @@ async def work(host: Host, catalog: Catalog, sandbox: Sandbox) -> None:
             await Worker(consumer, handler.handle, handler.give_up, policy, host.log).run(host.stop)
     finally:
         sandbox.close()
+
+
+def _needs(catalog: Catalog) -> tuple[list[str], int]:
+    """What a probe has to load, and the most memory any of it may have, in MiB."""
+    tools = catalog.tools.values()
+    return [each.spec.use for each in tools], max((each.policies.memory_mib for each in tools), default=512)
 
 
 def _warn(host: Host, catalog: Catalog) -> None:

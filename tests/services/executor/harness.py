@@ -150,7 +150,7 @@ class ScriptedSandbox:
         line = self.script.pop(0)
         return line(job) if callable(line) else line
 
-    async def probe(self) -> None:
+    async def probe(self, uses: Sequence[str] = (), memory_mib: int = 512) -> None:
         """It can always be set up."""
 
     def close(self) -> None:

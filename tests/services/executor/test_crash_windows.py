@@ -6,7 +6,7 @@ everything else is gone. Afterwards another process handles the next deliveries 
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -60,7 +60,7 @@ class WorldSandbox:
         self.effects.append(job.call_id)
         return ran({"sum": 1} if job.use.endswith(":add") else {"call": job.call_id})
 
-    async def probe(self) -> None:
+    async def probe(self, uses: Sequence[str] = (), memory_mib: int = 512) -> None:
         """It can always be set up."""
 
     def close(self) -> None:

@@ -135,12 +135,14 @@ def order(ctx: ToolContext, item: str) -> dict[str, str]:
 
 async def test_a_process_serves_its_project_and_stops_on_sigterm(server: NatsServer, tmp_path: Path) -> None:
     """Tools next to the project file are found, calls are answered, SIGTERM ends it with 0, logs are JSON lines."""
-    (tmp_path / "agentflow.yaml").write_text(PROJECT)
-    (tmp_path / "shop_tools.py").write_text(TOOLS)
+    folder = tmp_path / "shop"
+    folder.mkdir(mode=0o755)
+    (folder / "agentflow.yaml").write_text(PROJECT)
+    (folder / "shop_tools.py").write_text(TOOLS)
     mesh = await JetStreamTransport.connect(server.url)
     desk = Desk(mesh, catalog(), ScriptedSandbox())
     process = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-m", "agentflow_executor", "--project", str(tmp_path / "agentflow.yaml")],
+        *[sys.executable, "-m", "agentflow_executor", "--project", str(folder / "agentflow.yaml")],
         *["--nats-url", server.url],
         env={"PYTHONPATH": PATHS, "AF_MONITOR_URL": server.monitor_url},
         stderr=asyncio.subprocess.PIPE,
@@ -161,7 +163,7 @@ async def test_a_process_serves_its_project_and_stops_on_sigterm(server: NatsSer
 
     assert answer is not None
     assert ToolCompleted({"cents": 300}) == payload_as(answer, ToolCompleted)
-    assert f"{ordered.envelope.id} tea\n" == (tmp_path / "orders.txt").read_text()
+    assert f"{ordered.envelope.id} tea\n" == (folder / "orders.txt").read_text()
     assert 0 == process.returncode
     lines = [json.loads(line) for line in errors.decode().splitlines()]
     assert {"service.started", "executor.ready", "call.concluded", "service.stopped"} <= {

@@ -13,6 +13,7 @@ from agentflow_executor.errors import SandboxUnavailable
 from agentflow_executor.execution import judge, judge_check
 from agentflow_executor.profile import Limits
 from agentflow_executor.sandbox import ProcessSandbox, import_paths
+from tests.services.executor import sample_tools
 from tests.services.executor.worlds import AS_ROOT, CALL, NOBODY, job, output_of
 
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="a change of user needs root")
@@ -246,6 +247,31 @@ async def test_only_regular_files_are_granted(sandbox: ProcessSandbox, tmp_path:
 async def test_the_probe_passes_where_the_sandbox_can_be_set_up(sandbox: ProcessSandbox) -> None:
     """It raises nothing here."""
     await sandbox.probe()
+
+
+async def test_a_probe_loads_the_tools_it_is_given(sandbox: ProcessSandbox) -> None:
+    """One that does not load there is found at the start, not at its first call."""
+    module = sample_tools.__name__
+    await sandbox.probe([f"{module}:add", f"{module}:echo"])
+
+    with pytest.raises(SandboxUnavailable, match=r"AttributeError.*no_such_tool"):
+        await sandbox.probe([f"{module}:add", f"{module}:no_such_tool"])
+
+
+@needs_root
+async def test_a_folder_that_is_closed_itself_is_left_out_and_named(workdirs: Path, tmp_path: Path) -> None:
+    """Tools elsewhere still run; one that lives there is refused, with the folder that is closed."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "closed_tool.py").write_text("")
+    closed.chmod(0o700)
+    partly = ProcessSandbox(slots=1, uid=NOBODY, paths=[str(closed), *import_paths(sys.path)], tmp=str(workdirs))
+    try:
+        assert {"sum": 2} == output_of(await partly.execute(job("add", {"a": 1})))
+        with pytest.raises(SandboxUnavailable, match=f"not searched, for they are closed to user {NOBODY}: {closed}"):
+            await partly.probe(["closed_tool:thing"])
+    finally:
+        partly.close()
 
 
 async def test_a_sandbox_that_cannot_be_set_up_runs_no_tool(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 import gc
 import logging
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, assert_type
 
-import celpy
 import psutil
 import pytest
 
@@ -53,12 +54,22 @@ def test_engines_do_not_disturb_each_other(choice: Choice) -> None:
     assert evaluate_all(first, 3) == evaluate_all(second, 3)
 
 
-def test_other_users_of_cel_python_do_not_disturb_us() -> None:
-    """Its parser is shared by the whole process, and whoever comes first decides what trees it makes."""
-    environment = celpy.Environment(runner_class=celpy.CompiledRunner)
-    program = environment.program(environment.compile("1 + 1"))
-    assert program.evaluate({}) == 2
-    assert engine_for("python").compile("output.n + 1").evaluate({"output": OUTPUT}) == 6
+COMPILED = """
+import celpy
+environment = celpy.Environment(runner_class=celpy.CompiledRunner)
+assert environment.program(environment.compile("1 + 1")).evaluate({}) == 2
+"""
+OURS = """
+from agentflow_planner.conditions import engine_for
+assert engine_for("python").compile("output.n + 1").evaluate({"output": {"n": 5}}) == 6
+"""
+
+
+@pytest.mark.parametrize("order", [OURS + COMPILED, COMPILED + OURS, COMPILED + OURS + COMPILED + OURS])
+def test_other_users_of_cel_python_and_we_do_not_disturb_each_other(order: str) -> None:
+    """Its parser is shared by the whole process, and makes trees for whoever comes first: we keep our own."""
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, "-c", order], check=True, capture_output=True, env=environment)
 
 
 @each_engine

@@ -168,8 +168,8 @@ def test_places_are_the_nearest_there_is() -> None:
     """A problem with something that is missing stands where it should be."""
     document = read_document(b"a:\n  b: [x, {c: 1}]\n")
     root = document.root
-    assert place_of(root, ("a", "b", 1, "c")) == Mark(2, 15)
-    assert place_of(root, ("a", "b", 1, "c"), key=True) == Mark(2, 12)
+    assert place_of(root, ("a", "b", 1, "c")) == Mark(2, 14)
+    assert place_of(root, ("a", "b", 1, "c"), key=True) == Mark(2, 11)
     assert place_of(root, ("a", "b", 7)) == Mark(2, 6)
     assert place_of(root, ("a", "z", "c")) == Mark(2, 3)
     assert place_of(root, ("nope",)) == Mark(1, 1)

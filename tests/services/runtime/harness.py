@@ -270,6 +270,8 @@ class Wire:
         """Settlements that get lost on their way: `ack`, `nak`, `in_progress`, `term`."""
         self.settled: list[str] = []
         """Settlements that were said, lost or not."""
+        self.pauses: list[float] = []
+        """Seconds that were asked for with each `nak`."""
         self.heard: list[Callable[[str], Awaitable[None]]] = []
         """Called with each settlement before it gets through."""
 
@@ -335,6 +337,8 @@ class WireDelivery:
 
     async def nak(self, delay: float = 0.0) -> None:
         """Again, if anyone hears it."""
+        if not self._settled:
+            self._wire.pauses.append(delay)
         await self._say("nak", delay)
 
     async def in_progress(self) -> None:

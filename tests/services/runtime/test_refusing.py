@@ -272,6 +272,31 @@ async def test_a_result_subject_that_somebody_else_filled_is_told_as_a_dead_lett
     assert [each.body for each in await desk.stored("AF_MESSAGES", reply_to)] == [squatter.body]
 
 
+async def test_a_result_subject_that_was_filled_while_a_process_died_is_no_answer(
+    mesh: MemoryTransport, desk: Desk
+) -> None:
+    """A redelivery looks at what is stored, not only whether something is."""
+    victims: list[Process] = []
+    ran = []
+
+    async def handler(ctx: HandlerContext, input: Input) -> Any:
+        ran.append(1)
+        victims[0].kill()
+
+    sent = step("worker")
+    settings = quick(ack_wait=0.3)
+    async with hosted(mesh, function_agent(handler), name="first", settings=settings) as first:
+        victims.append(first)
+        await desk.send(sent)
+        await until(lambda: first.wire.cut)
+        await store(desk.mesh, envelope(RunSignalled("mine"), str(sent.envelope.metadata["reply_to"])))
+        async with hosted(mesh, function_agent(handler), name="second", settings=settings):
+            await until(desk.dead_letters)
+            await until(lambda: settled(desk))
+    assert [letter.code for letter in await desk.dead_letters()] == ["result.taken"]
+    assert ran == [1]
+
+
 async def test_metadata_too_large_to_be_carried_ends_as_a_dead_letter(mesh: MemoryTransport, desk: Desk) -> None:
     """A result that fits into no envelope is not tried for ever."""
 

@@ -3,9 +3,10 @@
 cel-python parses what the front end emits and walks the tree; where its walk or its functions differ from the language
 definition they are replaced, here and in `celpy_functions` and its neighbours. What was found by trying, and is dealt with: every tree
 has nine levels of pass-through nodes for a name (folded once, which halves the time); a macro copies all variables for
-every element (one scope is reused); `filter` and `exists_one` count an error as true and `map` keeps it as an element;
-nothing bounds the time (`MAX_STEPS`, `MAX_ITEMS`); its errors show all variables; making its `Environment` changes the
-recursion limit of the process (not used), and its compiled runner crashes once an interpreted one has been made.
+every element (one scope is reused); an error inside of a macro ends the evaluation even where `||` has decided, one
+inside of a map stays in it; nothing bounds the time (`MAX_STEPS`, `MAX_ITEMS`); its errors show all variables; making
+its `Environment` changes the recursion limit of the process (not used); its parser is one for the whole process and
+makes trees for whoever came first, so that its compiled runner crashes after an interpreted one (we keep our own).
 """
 
 import functools
@@ -15,7 +16,7 @@ from typing import Any, cast
 
 import lark
 from celpy import celtypes
-from celpy.celparser import CELParseError, CELParser
+from celpy.celparser import CELParser
 from celpy.evaluation import Activation, CELEvalError, Evaluator
 
 from agentflow_planner.conditions.backend import Runner
@@ -85,15 +86,29 @@ class PythonBackend:
 
     def __init__(self) -> None:
         self.version = version(DISTRIBUTION)
-        self._parser = CELParser()
+        self._parser = _own_parser()
 
     def compile(self, text: str, roots: tuple[str, ...]) -> Runner:
         """Compile emitted text; raises `EvaluationFailed`."""
         try:
             tree = _folded(self._parser.parse(text))
-        except (CELParseError, RecursionError) as error:
+        except (lark.exceptions.LarkError, RecursionError) as error:
             raise EvaluationFailed(f"cel-python cannot read it: {error}"[:200], code="condition.syntax") from error
         return functools.partial(_run, tree)
+
+
+@functools.cache
+def _own_parser() -> lark.Lark:
+    """cel-python's parser, without leaving ours behind for the rest of the process, nor taking what is there."""
+    theirs = CELParser.CEL_PARSER
+    CELParser.CEL_PARSER = None
+    try:
+        CELParser()
+        made: Any = CELParser.CEL_PARSER
+    finally:
+        CELParser.CEL_PARSER = theirs
+    assert isinstance(made, lark.Lark)
+    return made
 
 
 def _folded(tree: lark.Tree[Any]) -> lark.Tree[Any]:
