@@ -148,7 +148,7 @@ class LocalMesh:
         return self
 
     async def restart_server(self) -> None:
-        """Start the server again, at the same address, and make again what it kept in memory: the registry."""
+        """Start the server again, at the same address, and make again what may be missing."""
         await self.server.restart()
         async with self._connected() as transport:
             await self._provision(transport)

@@ -70,7 +70,7 @@ def compare(definition: Definition, found: Mapping[str, Any]) -> list[Drift]:
 
 def would_remove_history(definition: Definition, drift: Drift) -> bool:
     """Whether setting the declared value would make the server drop messages it has."""
-    if drift.key not in LIMITS or definition.storage == "memory":
+    if drift.key not in LIMITS or definition.subject_delete_marker_ttl:  # what is refreshed all the time has no history
         return False
     declared, found = _as_limit(drift.declared), _as_limit(drift.found)
     return declared < found

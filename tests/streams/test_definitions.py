@@ -162,10 +162,10 @@ def test_a_bucket_is_what_clients_expect(name: str) -> None:
 
 
 def test_only_the_registry_forgets() -> None:
-    """It lives in memory and its entries end by age, with markers; what must be remembered has no time to live."""
+    """Its entries end by age, with markers, and it outlives the server; what must be remembered has no time to live."""
     registry = raw(REGISTRY_STREAM)
 
-    assert ("memory", 6 * SECOND, 6 * SECOND) == (
+    assert ("file", 6 * SECOND, 6 * SECOND) == (
         registry["storage"],
         registry["max_age"],
         registry["subject_delete_marker_ttl"],

@@ -15,8 +15,9 @@ What it does not contain, and a tool must therefore be trusted with:
   can be rewritten by a hostile tool, for a descriptor opened to append can also be truncated;
 - other tools: those that run at the same time share the unprivileged user and can signal each other; where the executor
   is not root, a tool has all the rights of the executor's user and can end its own guard;
-- memory as a whole: the limit is on each process, so `processes` times as much can be used; system calls are not
-  filtered.
+- memory and disk as a whole: the limits are on each process and on each file, and a tool may have several of both;
+- system calls, which are not filtered, and a race: a tool that does nothing but fork is ended a process at a time, held
+  back by its limit on processes alone.
 
 Linux only: without a parent-death signal and a subreaper nothing could be promised about what is left behind.
 """

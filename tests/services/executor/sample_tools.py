@@ -379,7 +379,7 @@ def _checked(result: int) -> None:
         raise OSError(ctypes.get_errno(), "refused")
 
 
-@tool(effect="pure")
+@tool(effect="pure", permissions=["network.http"])
 def reach_network(ctx: ToolContext, port: int) -> dict[str, bool]:
     """Connect to a port of this machine: the process sandbox does not hold a tool back from it."""
     with socket.create_connection(("127.0.0.1", port), timeout=2):

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog.testing
 
 from agentflow import subjects
 from agentflow.errors import ConfigError
@@ -16,18 +17,31 @@ from agentflow.mesh.jetstream import JetStreamTransport
 from agentflow.mesh.memory import MemoryTransport
 from agentflow.mesh.transport import Transport
 from agentflow.payloads import AuditIntent, AuditOutcome, ToolCompleted, ToolFailed
+from agentflow.project import Project, ToolSpec
 from agentflow.registry import CONFIG, REGISTRY, Heartbeat, ToolDeclaration
 from agentflow.schemas import payload_as
 from agentflow.service import Host
 from agentflow.settings import ServiceSettings
 from agentflow.testing import memory_mesh
+from agentflow_executor.catalog import load_catalog
 from agentflow_executor.declare import declare
 from agentflow_executor.errors import SandboxUnavailable
+from agentflow_executor.profile import Policies
 from agentflow_executor.sandbox import ProcessSandbox
 from agentflow_executor.shell import work
 from agentflow_streams.provision import provision
-from tests.services.executor import worlds
-from tests.services.executor.harness import EVERYTHING, Desk, call, catalog, envelope, host, planned, request
+from tests.services.executor import sample_tools, worlds
+from tests.services.executor.harness import (
+    EVERYTHING,
+    Desk,
+    ScriptedSandbox,
+    call,
+    catalog,
+    envelope,
+    host,
+    planned,
+    request,
+)
 from tests.services.executor.worlds import running
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import eventually
@@ -300,6 +314,25 @@ async def test_it_does_not_start_where_a_tool_broke_its_promise(mesh: MemoryTran
 
     assert "tool.incompatible" == caught.value.error_code
     assert "effect was irreversible, is pure" in str(caught.value)
+
+
+async def test_what_will_be_refused_or_is_not_contained_is_said_at_the_start(mesh: MemoryTransport) -> None:
+    """A tool without its grant, and one that asks for the network, which this sandbox does not hold back."""
+    module = sample_tools.__name__
+    tools = [ToolSpec(f"{module}:append_line"), ToolSpec(f"{module}:reach_network"), ToolSpec(f"{module}:add")]
+    found, script = host(mesh), ScriptedSandbox()
+    found.stop.set()
+    with structlog.testing.capture_logs() as logged:
+        await work(found, load_catalog(Project(tools=tools), Policies()), script)
+
+    said = {line["event"]: line for line in logged if line["log_level"] == "warning"}
+    assert ("append_line", "permission.missing") == (said["tool.refused"]["tool"], said["tool.refused"]["code"])
+    assert ("reach_network", ["network.http"]) == (
+        said["tool.not_contained"]["tool"],
+        said["tool.not_contained"]["permissions"],
+    )
+    assert 2 == len(said)
+    assert script.closed
 
 
 async def test_it_needs_its_own_settings(mesh: MemoryTransport, workdirs: Path) -> None:
