@@ -6,6 +6,7 @@ from agentflow.errors import AgentflowError, DefinitionError, EvidenceError, Inp
 from agentflow.mesh.transport import Objects, Transport
 from agentflow.payloads import DefinitionRef, GoalSubmitted
 from agentflow_planner.conditions import Choice, Engine, engine_for
+from agentflow_planner.errors import ConditionError
 from agentflow_planner.inputs import check_input
 from agentflow_planner.parsing import parse_definition
 from agentflow_planner.plan import Plan, compile_plan
@@ -33,7 +34,7 @@ class Catalog:
             return Problem("definition.unknown", error.message, goal.goal[:200], "a definition that was applied")
         try:
             plan = self._compiled(found.source, found.declaration.sha256, self._engine)
-        except DefinitionError as error:
+        except (ConditionError, DefinitionError) as error:
             return Problem(error.error_code, error.message[:500], goal.goal[:200])
         try:
             check_input(plan.definition.input_schema, goal.input)

@@ -39,8 +39,14 @@ def violations(schema: Mapping[str, Any], value: Any) -> tuple[str, ...]:
 
 
 def check_input(schema: Mapping[str, Any] | None, value: Any) -> None:
-    """Refuse an input that breaks its definition's schema; raises `SchemaError` (`input.schema`)."""
-    found = violations(schema, value) if schema is not None else ()
+    """Refuse an input that breaks its definition's schema; raises `SchemaError` (`input.schema`).
+
+    A schema that is none, which `check_definition` would have refused, is `definition.input_schema`.
+    """
+    try:
+        found = violations(schema, value) if schema is not None else ()
+    except ValueError as error:
+        raise SchemaError(str(error), code="definition.input_schema", found=str(error)) from error
     if found:
         raise SchemaError("; ".join(found), code="input.schema", found=found[0], violations=found)
 

@@ -67,6 +67,13 @@ def test_what_is_no_schema_is_named(schema: dict[str, Any], part: str) -> None:
     assert schema_problem(TICKET) == ""
 
 
+def test_an_input_never_passes_a_schema_that_is_none() -> None:
+    """Should a definition have come past `apply`, its goals are refused, in the words the definition would have been."""
+    with pytest.raises(SchemaError) as caught:
+        check_input({"type": "objct"}, {})
+    assert caught.value.error_code == "definition.input_schema"
+
+
 def test_a_schema_fetches_nothing() -> None:
     """A reference to the network or to a file is an error, and nobody is called."""
     with socket.create_server(("127.0.0.1", 0)) as server:
