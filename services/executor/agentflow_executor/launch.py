@@ -174,13 +174,12 @@ class ChildRun:
         if name == "wake":
             self._ask_to_end(child, "stopped")
             return False
-        if not data:
-            self._open.discard(name)
-            if name == "status" and not self._ended():
-                self._kill(child)
-            return False
-        self._take(name, data, child)
-        return True
+        if data and self._take(name, data, child):
+            return True
+        self._open.discard(name)
+        if name == "status" and not self._ended():
+            self._kill(child)
+        return False
 
     def _feed(self, fd: int, child: "subprocess.Popen[bytes]") -> bool:
         try:
@@ -195,18 +194,20 @@ class ChildRun:
         child.stdin.close()
         return False
 
-    def _take(self, name: str, data: bytes, child: "subprocess.Popen[bytes]") -> None:
+    def _take(self, name: str, data: bytes, child: "subprocess.Popen[bytes]") -> bool:
+        """Keep what was read, or end a call that says too much; whether to read on."""
         if name in self._said:
-            limit = self._profile.result_bytes + _FRAME
-            if len(self._said[name]) + len(data) > limit:
+            if len(self._said[name]) + len(data) > self._profile.result_bytes + _FRAME:
                 self._ask_to_end(child, "result")
-            else:
-                self._said[name] += data
-            return
+                return name == "status"
+            self._said[name] += data
+            return True
         self._written += len(data)
         self._kept[name] += data[: KEPT - len(self._kept[name])]
         if self._written > self._profile.output_bytes:
             self._ask_to_end(child, "output")
+            return False
+        return True
 
     # --- end -------------------------------------------------------------------------------------------------------
 

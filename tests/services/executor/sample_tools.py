@@ -352,6 +352,15 @@ def shout_on_every_pipe(ctx: ToolContext) -> dict[str, int]:
 
 
 @tool(effect="pure")
+def flood_the_answer(ctx: ToolContext) -> None:
+    """Write without end to the pipe its answer belongs on."""
+    for fd in _open_fds():
+        if fd > 2 and os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
+            while True:
+                os.write(fd, b"x" * 65536)
+
+
+@tool(effect="pure")
 def become_root(ctx: ToolContext) -> dict[str, list[str]]:
     """Try what only the superuser may."""
     libc = ctypes.CDLL(None, use_errno=True)

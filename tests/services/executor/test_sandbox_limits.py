@@ -240,7 +240,7 @@ async def test_a_flood_of_output_ends_the_call(sandbox: ProcessSandbox, where: s
 
     assert "tool.output_too_large" == code_of(judge(execution))
     assert 64 * 1024 >= len(execution.stdout) + len(execution.stderr)
-    assert execution.usage.output_bytes < 5_000_000
+    assert Limits().output_bytes < execution.usage.output_bytes <= Limits().output_bytes + 65536
     assert time.monotonic() - begun < 10
 
 
@@ -264,6 +264,11 @@ async def test_junk_on_the_answers_pipe_does_not_hide_the_answer(sandbox: Proces
     assert execution.usage.cpu_ms > 0
 
 
+async def test_a_flood_on_the_answers_pipe_ends_the_call(sandbox: ProcessSandbox) -> None:
+    """What is read of it is bounded too."""
+    assert "tool.result_too_large" == code_of(judge(await sandbox.execute(job("flood_the_answer"))))
+
+
 # --- ending from outside -------------------------------------------------------------------------------------------
 
 
@@ -277,6 +282,25 @@ async def test_cancelling_ends_the_call_and_all_it_started(sandbox: ProcessSandb
     with pytest.raises(asyncio.CancelledError):
         await task
     await eventually(lambda: not running(sleep), "the end of the tool's child", within=4)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_call_without_its_guard_is_ended_by_the_executor(
+    sandbox: ProcessSandbox, signum: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard was killed, or does nothing: tool and folder go all the same, and what happened is not known."""
+    monkeypatch.setattr("agentflow_executor.launch.GRACE", 0.3)
+    asked = job("spin", {"stubborn": True})
+    task = asyncio.create_task(sandbox.execute(asked))
+    [guard] = await eventually(lambda: [pid for pid in children_of(os.getpid()) if children_of(pid)], "a guard")
+    [tool] = children_of(guard)
+    os.kill(guard, signum)
+    execution = await task
+
+    assert code_of(judge(execution)) in ("tool.crashed", "tool.timeout")
+    assert not judge(execution).certain or not execution.started
+    assert execution.exit_code is None
+    await eventually(lambda: not os.path.exists(f"/proc/{tool}"), "the end of the tool")
 
 
 async def test_closing_ends_whatever_runs(workdirs: Path) -> None:
