@@ -130,6 +130,8 @@ class JetStreamObjects:
         except nats.js.errors.NotFoundError as error:
             raise NotStored(f"{doing} in {self._name}: not there", code="mesh.not_stored") from error
         except nats.js.errors.DigestMismatchError as error:
-            raise EvidenceError(f"{doing} in {self._name}: the bytes are not those kept", code="artifact.altered") from error
+            raise EvidenceError(
+                f"{doing} in {self._name}: the bytes are not those kept", code="artifact.altered"
+            ) from error
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise translate(error, f"{doing} in {self._name}") from error

@@ -233,7 +233,6 @@ def test_a_type_that_contains_itself_can_be_followed() -> None:
 
 def test_schemas_may_be_given() -> None:
     """Then the annotations need not be any a schema can be made of; an empty schema is one too."""
-
     strange = function("def f(ctx, value: complex, other=1) -> object: ...")
 
     found = declared(strange, input_schema={}, output_schema={"type": "string"})

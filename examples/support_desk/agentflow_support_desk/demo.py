@@ -77,7 +77,7 @@ async def _until_hosted(client: Client) -> None:
     """Wait until both agents are alive: goals would only wait for them on the stream."""
     registry = await client.transport.bucket(REGISTRY)
     async with asyncio.timeout(PATIENCE):
-        while {entry.key.split(".")[1] for entry in await registry.entries("agent.")} < AGENTS:
+        while {entry.key.split(".")[1] for entry in await registry.entries("agent.")} < AGENTS:  # noqa: ASYNC110 - the registry is looked at
             await asyncio.sleep(0.1)
 
 
