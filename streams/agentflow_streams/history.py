@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 
 from agentflow import subjects
-from agentflow.errors import MeshError, NotStored, OutcomeUnknown, Unreachable
+from agentflow.errors import EvidenceError, MeshError, NotStored, OutcomeUnknown, Unreachable
 from agentflow.mesh.transport import Message, Objects, StreamInfo, Transport
 from agentflow.registry import ARTIFACTS
 from agentflow_streams.records import Record, open_record, with_artifact
@@ -46,7 +46,7 @@ class Artifacts:
         except (Unreachable, OutcomeUnknown):
             await self._transport.rtt()  # the broker is there, so it is the artifact that is not
             return None
-        except MeshError:
+        except (EvidenceError, MeshError):
             return None
 
 
