@@ -93,6 +93,12 @@ class Host:
                     await bucket.delete(key)
 
 
+LOOK_EVERY = 2.0
+"""Seconds between looks at the connection."""
+
+SILENT_LOOKS = 5
+"""Looks in a row without an answer on a connection that says it is up, after which the process ends."""
+
 Body = Callable[[Host], Awaitable[None]]
 
 
@@ -175,6 +181,18 @@ async def _as_coroutine(body: Body, host: Host) -> None:
 
 
 async def _connection_lost(host: Host) -> None:
-    while host.transport.closed_reason is None:  # noqa: ASYNC110  # a transport has no event for it
-        await asyncio.sleep(0.5)
+    """Wait until the connection is of no use any more: closed for good, or up by its own account and yet silent."""
+    silent = 0
+    while host.transport.closed_reason is None:
+        await asyncio.sleep(LOOK_EVERY)
+        if not host.transport.connected:
+            silent = 0
+            continue
+        try:
+            await host.transport.rtt(timeout=LOOK_EVERY * 2)
+            silent = 0
+        except MeshError:
+            silent += 1
+        if silent >= SILENT_LOOKS:
+            raise MeshError("the connection is up and nothing comes back", code="mesh.stuck")
     raise MeshError(f"connection closed for good: {host.transport.closed_reason}", code="mesh.closed")

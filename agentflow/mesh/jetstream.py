@@ -76,6 +76,20 @@ class CoreSubscription:
                 await self._subscription.unsubscribe()
 
 
+class TolerantClient(NatsClient):
+    """The client, with one fault mended: a malformed header block kills its read loop for good, and with it everything.
+
+    The server stores such messages (anybody can publish one); without headers they are refused where they are handled.
+    """
+
+    async def _process_headers(self, headers: bytes | bytearray) -> dict[str, str] | None:
+        try:
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except Exception:  # noqa: BLE001 - whatever the parser cannot take is a message without headers
+            return {}
+        return found
+
+
 class JetStreamTransport:
     """A connection to a NATS server with JetStream."""
 
@@ -91,7 +105,7 @@ class JetStreamTransport:
     @classmethod
     async def connect(cls, url: str, *, name: str = "agentflow", timeout: float = 10.0) -> Self:
         """Connect to `url` (several servers by comma); keeps trying for `timeout` seconds, then `Unreachable`."""
-        client = NatsClient()
+        client = TolerantClient()
         transport = cls(client)
         servers = [part.strip() for part in url.split(",") if part.strip()]
         loop = asyncio.get_running_loop()
@@ -240,11 +254,20 @@ class JetStreamTransport:
                         _check_status(stream, status, headers)
                         return found, known, pending
                     known = known or pending + 1
-                    found.append(direct_message(stream, msg))
+                    found.append(await self._direct(stream, subject, msg, found[-1].seq + 1 if found else start))
             finally:
                 await subscription.unsubscribe()
         except (nats.errors.Error, OSError) as error:
             raise translate(error, f"read of {stream}") from error
+
+    async def _direct(self, stream: str, subject: str, msg: Msg, expected: int) -> Message:
+        """A message of a batch; one whose headers cannot be read is asked for again, in a form that needs none."""
+        if "Nats-Sequence" in (msg.headers or {}):
+            return direct_message(stream, msg)
+        found = await self._api.stored_message(stream, {"seq": max(1, expected), "next_by_subj": subject})
+        if found is None:
+            raise OutcomeUnknown(f"read of {stream}: sequence {expected} cannot be read", stream=stream)
+        return found
 
     # --- consuming ---------------------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from agentflow.mesh.jetstream import JetStreamTransport
 
 _REMOVED = ("DEL", "PURGE")
+_PASSES = 10
+"""A key that is written while a bucket is listed moves to the end of its stream, past the reader, who follows it there."""
 
 
 class JetStreamBucket:
@@ -80,7 +82,15 @@ class JetStreamBucket:
 
     async def entries(self, prefix: str = "") -> Sequence[Entry]:
         """Present values, sorted by key."""
-        latest = {entry.key: entry async for entry in self._changes(prefix, 1)}
+        latest: dict[str, Entry] = {}
+        following = 1
+        for _ in range(_PASSES):
+            begun = following
+            async for entry in self._changes(prefix, begun):
+                latest[entry.key] = entry
+                following = entry.revision + 1
+            if following == begun:
+                break
         return [latest[key] for key in sorted(latest) if not latest[key].deleted]
 
     async def watch(self, prefix: str = "") -> AsyncIterator[Entry]:

@@ -124,6 +124,7 @@ class PullConsumer:
         self._outstanding = 0
         self._heard = 0.0
         self._pin = ""
+        self._gone = False
         self._renewed = 0.0
         self._requests = 0
         self._closing = False
@@ -158,6 +159,8 @@ class PullConsumer:
         status = headers.get("Status", "")
         if status == "423":
             self._pin = ""
+        if status == "503" or "Consumer Deleted" in headers.get("Description", ""):
+            self._gone = True
         if status in ("", "100") or renewal:
             return
         rest = headers.get("Nats-Pending-Messages")
@@ -197,7 +200,18 @@ class PullConsumer:
         """No message, status or heartbeat for longer than the server may stay silent on a live request."""
         return asyncio.get_running_loop().time() - self._heard > self._expires
 
+    async def _make_again(self) -> None:
+        """The consumer was deleted: make it again. It starts over, and every handler knows what it has handled."""
+        self._outstanding, self._pin = 0, ""
+        try:
+            await reconcile(self._api, self._spec)
+            self._gone = False
+        except MeshError:
+            await asyncio.sleep(0.25)
+
     async def _top_up(self, free: int) -> None:
+        if self._gone and self._api.client.is_connected:
+            await self._make_again()
         if self._outstanding and self._silent():
             self._outstanding = 0
         if self._spec.pinned and self._outstanding == 0 and free <= 0:

@@ -15,6 +15,9 @@ from typing import Any
 from agentflow.errors import AgentflowError, EvidenceError, InputError, MeshError
 from agentflow.mesh.transport import Consumer, Delivery
 
+LONGEST_PAUSE = 15.0
+"""Seconds at most until a message comes again after the mesh was in trouble."""
+
 Handle = Callable[[Delivery], Awaitable[None]]
 """Handles one delivery; returning means the message is done with."""
 
@@ -73,6 +76,12 @@ class Worker:
                 with contextlib.suppress(MeshError):  # one that cannot be told must not end the others' keep-alive
                     await delivery.in_progress()
 
+    def _pause(self, delivery: Delivery, least: float | None) -> float:
+        """Seconds until a message comes again: doubled with each delivery, so that an outage does not use them up."""
+        first = max(least or 0.0, self._policy.retry_delay)
+        doubled: float = first * 2.0 ** min(delivery.deliveries - 1, 10)
+        return min(doubled, max(first, LONGEST_PAUSE))
+
     async def _one(self, delivery: Delivery) -> None:
         try:
             if delivery.deliveries > self._policy.max_deliveries:
@@ -86,7 +95,7 @@ class Worker:
             await self._refuse(delivery, error)
         except MeshError as error:
             self._log.warning("message.retry", subject=delivery.message.subject, code=error.error_code, why=str(error))
-            await delivery.nak(error.retry_after or self._policy.retry_delay)
+            await delivery.nak(self._pause(delivery, error.retry_after))
         except Exception:  # noqa: BLE001  # a handler's own fault: logged, and the message comes again, counted
             await self._again(delivery)
 

@@ -129,7 +129,7 @@ class Verifier:
             place = (record.stream, record.seq)
             if record.damage is None or place in accounted:
                 continue
-            if record.damage == "foreign" and place in self._open_inputs:
+            if record.damage in ("foreign", "missing") and place in self._open_inputs:
                 told = f"{record.subject} holds a message that no decision accounts for: {record.detail}"
                 self._cautions.append(Caution(*place, told))
                 continue

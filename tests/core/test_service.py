@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -207,7 +207,13 @@ def test_a_mistake_in_the_code_ends_with_one_and_its_traceback(error: Exception,
     assert "bug" in str(crashed["exception"])
 
 
-@pytest.mark.usefixtures("broker")
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the connection often."""
+    monkeypatch.setattr(service, "LOOK_EVERY", 0.01)
+
+
+@pytest.mark.usefixtures("broker", "quick_looks")
 def test_a_connection_that_closed_for_good_ends_the_process(log_lines: Lines) -> None:
     """A supervisor starts it again; hanging on would be silence."""
     cancelled: list[bool] = []
@@ -226,6 +232,65 @@ def test_a_connection_that_closed_for_good_ends_the_process(log_lines: Lines) ->
     (failed,) = [line for line in log_lines() if line["event"] == "service.failed"]
     assert "mesh.closed" == failed["code"]
     assert "thrown out: maximum payload" in failed["reason"]
+
+
+class Mute(MemoryTransport):
+    """A connection that says it is up while answers do not come back."""
+
+    answers: ClassVar[list[bool]] = []
+
+    async def rtt(self, timeout: float = 2.0) -> float:
+        if self.answers and self.answers.pop(0):
+            return 0.001
+        raise Unreachable("no answer")
+
+
+def mute(monkeypatch: pytest.MonkeyPatch, *answers: bool) -> None:
+    """Let services connect so; the first looks are answered as given."""
+    monkeypatch.setattr(Mute, "answers", list(answers))
+
+    async def connect(url: str, **_: Any) -> Transport:
+        return Mute()
+
+    monkeypatch.setattr(service, "connect", connect)
+
+
+@pytest.mark.usefixtures("quick_looks")
+def test_a_connection_that_is_up_and_silent_ends_the_process(monkeypatch: pytest.MonkeyPatch, log_lines: Lines) -> None:
+    """Being connected by one's own account is not being alive."""
+    mute(monkeypatch)
+
+    async def body(host: Host) -> None:
+        await asyncio.Event().wait()
+
+    assert 4 == run(SPEC, settings(), body)
+    assert ["mesh.stuck"] == [line["code"] for line in log_lines() if line["event"] == "service.failed"]
+
+
+@pytest.mark.usefixtures("quick_looks")
+def test_an_answer_now_and_then_is_enough(monkeypatch: pytest.MonkeyPatch, log_lines: Lines) -> None:
+    """Only looks in a row count: a slow moment ends nothing."""
+    missed = [*[False] * (service.SILENT_LOOKS - 1), True]
+    mute(monkeypatch, *missed * 3)
+
+    async def body(host: Host) -> None:
+        await eventually(lambda: len(Mute.answers) <= 1, "nearly all looks")
+
+    assert 0 == run(SPEC, settings(), body)
+    assert ["service.started", "service.stopped"] == events(log_lines())
+
+
+@pytest.mark.usefixtures("quick_looks")
+def test_a_connection_that_is_down_is_waited_for(broker: MemoryTransport, log_lines: Lines) -> None:
+    """A server that is started again finds its services there."""
+
+    async def body(host: Host) -> None:
+        broker.broker.stop()
+        await stays(lambda: not host.transport.connected, "down", during=0.1)
+        broker.broker.start()
+
+    assert 0 == run(SPEC, settings(), body)
+    assert ["service.started", "service.stopped"] == events(log_lines())
 
 
 def test_a_broker_that_is_not_there_is_told(log_lines: Lines) -> None:

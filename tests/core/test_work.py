@@ -22,7 +22,7 @@ from agentflow.errors import (
 from agentflow.mesh.deadletters import write_dead_letter
 from agentflow.mesh.memory import MemoryTransport
 from agentflow.mesh.transport import Delivery, Message
-from agentflow.mesh.work import GiveUp, Handle, Worker, WorkPolicy
+from agentflow.mesh.work import LONGEST_PAUSE, GiveUp, Handle, Worker, WorkPolicy
 from agentflow.payloads import DeadLetter
 from agentflow.schemas import payload_as
 from agentflow.testing import START, memory_mesh
@@ -175,7 +175,7 @@ async def test_a_handled_message_is_acknowledged_when_its_handler_returns() -> N
 )
 async def test_a_mesh_error_gives_the_message_back(error: MeshError, delay: float) -> None:
     """After the time the error asks for, or the policy's; it is told why, and nothing is given up."""
-    delivery, gave_up, log = FakeDelivery(7, deliveries=2), GaveUp(), Log()
+    delivery, gave_up, log = FakeDelivery(7), GaveUp(), Log()
 
     async with working(FakeConsumer(delivery), failing(error), gave_up, log=log):
         await eventually(lambda: delivery.settled, "settled")
@@ -183,6 +183,31 @@ async def test_a_mesh_error_gives_the_message_back(error: MeshError, delay: floa
     assert [("nak", delay)] == delivery.settled
     assert [] == gave_up.records
     assert [("message.retry", {"subject": "events.7", "code": error.error_code, "why": "x"})] == log.lines
+
+
+@pytest.mark.parametrize(
+    ("deliveries", "retry_delay", "delay"),
+    [
+        (1, 0.25, 1.0),
+        (2, 0.25, 2.0),
+        (4, 0.25, 8.0),
+        (5, 0.25, LONGEST_PAUSE),
+        (90, 0.25, LONGEST_PAUSE),
+        (1, 60.0, 60.0),
+        (9, 60.0, 60.0),
+    ],
+)
+async def test_an_outage_does_not_use_a_messages_deliveries_up(
+    deliveries: int, retry_delay: float, delay: float
+) -> None:
+    """Each time it waits twice as long, up to a limit; a policy that waits longer anyway is kept to."""
+    delivery = FakeDelivery(deliveries=deliveries)
+    policy = WorkPolicy(concurrency=1, ack_wait=30, max_deliveries=100, retry_delay=retry_delay)
+
+    async with working(FakeConsumer(delivery), failing(Unreachable("x")), policy=policy):
+        await eventually(lambda: delivery.settled, "settled")
+
+    assert [("nak", delay)] == delivery.settled
 
 
 @pytest.mark.parametrize(

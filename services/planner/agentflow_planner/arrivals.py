@@ -13,7 +13,7 @@ import msgspec
 from agentflow import subjects
 from agentflow.envelope import Sealed, claim_in, sha256_hex, stored_hash, unseal
 from agentflow.errors import InputError
-from agentflow.ids import new_id
+from agentflow.ids import TOKEN, new_id
 from agentflow.mesh.transport import Message
 from agentflow.payloads import (
     CancelRequested,
@@ -74,6 +74,19 @@ def read_input(message: Message, payload: Payload | None = None) -> Input:
     return _sealed_input(message, place, sealed, kind, taken)
 
 
+def refuse_arrival(message: Message, problem: Problem) -> Input:
+    """A message that cannot be taken for a reason that lies outside its bytes, such as a payload that is gone."""
+    return _junk(message, subjects.parse(message.subject).owner, problem)
+
+
+def twin_of(given: Input) -> Input:
+    """An input under an id that another input of the run has already: refused, under an id of its own."""
+    digest = hashlib.sha256(f"{given.ref.subject}|{given.time.isoformat()}|{given.ref.hash}".encode()).digest()
+    ref = msgspec.structs.replace(given.ref, id=new_id(given.time, lambda count: digest[:count]))
+    problem = Problem("input.id_taken", "another input of the run has this id", given.ref.id, "an id of its own")
+    return msgspec.structs.replace(given, kind="junk", ref=ref, payload=None, problem=problem)
+
+
 def needs_artifact(message: Message) -> Sealed | None:
     """The envelope of a message whose payload is kept in the object store, if it verifies."""
     if stored_hash(message.body) is None:
@@ -88,6 +101,11 @@ def needs_artifact(message: Message) -> Sealed | None:
 def _sealed_input(message: Message, place: subjects.Subject, sealed: Sealed, kind: Kind, payload: Payload) -> Input:
     envelope = sealed.envelope
     tenant = envelope.metadata.get("tenant", "default")
+    if not isinstance(tenant, str) or not TOKEN.match(tenant):
+        found = str(tenant)[:80]
+        return _junk(
+            message, place.owner, Problem("tenant.invalid", "metadata.tenant is no token", found, TOKEN.pattern)
+        )
     return Input(
         kind=kind,
         workflow_id=place.owner,
@@ -97,7 +115,7 @@ def _sealed_input(message: Message, place: subjects.Subject, sealed: Sealed, kin
         time=message.time,
         trace_id=envelope.trace_id,
         payload=payload,
-        tenant=tenant if isinstance(tenant, str) else "default",
+        tenant=tenant,
         command_id=place.item if kind == "result" else "",
     )
 
@@ -108,7 +126,7 @@ def _adopt(message: Message, workflow_id: str) -> Input:
         kind, schema, payload = _plain(message.body)
     except InputError as error:
         found = _excerpt(message.body)
-        return _junk(message, workflow_id, Problem(error.error_code, error.message, found, PLAIN_FORMS))
+        return _junk(message, workflow_id, Problem(error.error_code, error.message[:500], found, PLAIN_FORMS))
     return _plain_input(message, workflow_id, kind, schema, payload, None)
 
 

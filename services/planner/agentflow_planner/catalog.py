@@ -2,7 +2,14 @@
 
 from agentflow.definitions import find_definition
 from agentflow.envelope import sha256_hex
-from agentflow.errors import AgentflowError, DefinitionError, EvidenceError, InputError, NotStored, SchemaError
+from agentflow.errors import (
+    AgentflowError,
+    DefinitionError,
+    EvidenceError,
+    InputError,
+    NotStored,
+    SchemaError,
+)
 from agentflow.mesh.transport import Objects, Transport
 from agentflow.payloads import DefinitionRef, GoalSubmitted
 from agentflow_planner.conditions import Choice, Engine, engine_for
@@ -61,7 +68,7 @@ class Catalog:
             raise EvidenceError(f"definition {ref.name}@{ref.version}: {error}", code="definition.unusable") from error
 
     def _engine_of(self, ref: DefinitionRef) -> Engine:
-        """The engine a run was begun with; raises `EvidenceError` where it is not installed."""
+        """The engine a run was begun with; raises `MeshError` where it is not installed here."""
         name = ref.engine.partition("/")[0]
         if name not in self._engines:
             try:

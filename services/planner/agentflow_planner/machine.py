@@ -47,6 +47,7 @@ from agentflow_planner.runs import (
     apply,
     decision_time,
     goal_key,
+    key_of,
     later,
     place_for,
 )
@@ -130,11 +131,13 @@ def _decide_goal(state: RunState, given: Input, plan: Plan | Problem | None) -> 
         if goal_key(goal) == state.goal:
             return Ignored("goal.same")
         taken = Problem(
-            "run.id_taken", f"run {state.workflow_id} has another goal", goal.goal, "the same goal, or a new id"
+            "run.id_taken", f"run {state.workflow_id} has another goal", goal.goal[:200], "the same goal, or a new id"
         )
         return refuse(state, given, taken)
     if not isinstance(plan, Plan):
-        return refuse(state, given, plan or Problem("definition.unknown", f"no definition {goal.goal!r}", goal.goal))
+        return refuse(
+            state, given, plan or Problem("definition.unknown", f"no definition {goal.goal[:80]!r}", goal.goal[:200])
+        )
     now = _moment(plan, state, given)
     core = GoalAccepted(
         consumed=(given.ref,),
@@ -190,7 +193,7 @@ def _core(now: _Moment, reason: str, state: str, attempt: int | None = None) -> 
 def _succeed(now: _Moment, reason: str) -> Verdict:
     """The step is done: find the way on."""
     probe = _core(now, reason, now.state.state)
-    seen = absorb(now.state, probe, {now.given.ref.id: now.given})
+    seen = absorb(now.state, probe, {key_of(now.given.ref): now.given})
     conditions: tuple[Evaluated, ...] = ()
     try:
         to, conditions = now.plan.next_state(seen)
@@ -230,7 +233,6 @@ def _decide_timer(now: _Moment) -> Verdict:
         return Ignored("timer.superseded")
     if state.timer.payload_sha256 != sha256_hex(encode_payload(now.given.payload)):
         return Ignored("timer.forged")
-    now = _Moment(plan, state, now.given, max(now.ts, state.timer.due), now.decision_id)
     if now.ts >= later(state.started, plan.definition.timeout):
         return Decided(
             _end_failed(now, _timeout("run.timeout", "the run", plan.definition.timeout, "mesh"), state.state)
@@ -269,7 +271,7 @@ def _enter(now: _Moment, core: Decision, hops: int = 0) -> Decided:
 
 def _dispatch(now: _Moment, core: Decision, hops: int) -> Decided:
     """Add the commands of the state and the timer; a step input that cannot be made fails that state."""
-    inputs = {now.given.ref.id: now.given}
+    inputs = {key_of(now.given.ref): now.given}
     after = apply(now.state, core, inputs, now.ts)
     try:
         commands = tuple(out.command for out in commands_of(now.plan, after, now.decision_id))
@@ -280,7 +282,7 @@ def _dispatch(now: _Moment, core: Decision, hops: int) -> Decided:
 
 
 def _complete(now: _Moment, core: Decision) -> Decided:
-    seen = absorb(now.state, core, {now.given.ref.id: now.given})
+    seen = absorb(now.state, core, {key_of(now.given.ref): now.given})
     try:
         output = now.plan.run_output(seen)
     except ConditionError as error:
@@ -330,7 +332,7 @@ def _condition_failure(error: ConditionError) -> Failure:
 
 def _with_timer(now: _Moment, core: Decision) -> Decision:
     """Arm the run's timer, unless the one that is armed fires early enough: that one is re-armed when it does."""
-    after = apply(now.state, core, {now.given.ref.id: now.given}, now.ts)
+    after = apply(now.state, core, {key_of(now.given.ref): now.given}, now.ts)
     due = next_due(now.plan, after)
     if after.timer is not None and after.timer.due <= due:
         return core

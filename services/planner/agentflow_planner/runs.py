@@ -115,7 +115,7 @@ class RunState(msgspec.Struct, frozen=True):
     error_state: str = ""
     timer: TimerSet | None = None
     consumed: dict[str, str] = {}
-    """Input id to the id of the decision that consumed it."""
+    """Key of an input (`key_of`) to the id of the decision that consumed it."""
     place: ChainPlace | None = None
     """Where the next decision goes in the run's chain."""
     ts: str = ""
@@ -137,6 +137,11 @@ class RunState(msgspec.Struct, frozen=True):
 _ENDINGS: dict[type[Decision], Status] = {RunCompleted: "completed", RunFailed: "failed", RunCancelled: "cancelled"}
 
 
+def key_of(ref: Consumed) -> str:
+    """What tells inputs apart: the id alone is the sender's to choose."""
+    return f"{ref.id}:{ref.hash}"
+
+
 def goal_key(goal: GoalSubmitted) -> str:
     """A goal and its input as text that is equal exactly when they are, whatever the order of keys."""
     ordered = msgspec.json.encode({"goal": goal.goal, "input": goal.input}, order="sorted")
@@ -144,8 +149,16 @@ def goal_key(goal: GoalSubmitted) -> str:
 
 
 def decision_time(state: RunState, given: Input) -> datetime:
-    """The time of a decision: its input's, and never below the one before."""
-    return max(given.time, parse_time(state.ts)) if state.ts else given.time
+    """The time of a decision: its input's, never below the one before, and never below the timer that it takes.
+
+    (A server whose clock was set back may store a timer before its time; it is due all the same.)
+    """
+    moments = [given.time]
+    if state.ts:
+        moments.append(parse_time(state.ts))
+    if given.kind == "timer" and state.timer is not None and state.timer.id == given.ref.id:
+        moments.append(parse_time(state.timer.due))
+    return max(moments)
 
 
 def later(moment: str, seconds: float) -> str:
@@ -161,8 +174,8 @@ def place_for(state: RunState, given: Input) -> ChainPlace:
 
 
 def evolve(state: RunState, sealed: Sealed, recorded: Recorded, inputs: Mapping[str, Input], seq: int) -> RunState:
-    """The state after a recorded decision; `inputs` holds what it consumed, by id (timers may be left out)."""
-    consumed = {**state.consumed, **{c.id: sealed.envelope.id for c in recorded.consumed}}
+    """The state after a recorded decision; `inputs` holds what it consumed, by key (timers may be left out)."""
+    consumed = {**state.consumed, **{key_of(c): sealed.envelope.id for c in recorded.consumed}}
     base = replace(
         state,
         consumed=consumed,
@@ -197,10 +210,11 @@ def absorb(state: RunState, decision: Decision, inputs: Mapping[str, Input]) -> 
     for consumed in decision.consumed:
         if state.timer is not None and state.timer.id == consumed.id:
             state = replace(state, timer=None)
-        if given := inputs.get(consumed.id):
+        if given := inputs.get(key_of(consumed)):
             state = _take_in(state, given, decision)
     if decision.reason == "signal":
         state = _with_output(state, state.signals[state.awaits])
+        state = replace(state, signals={name: data for name, data in state.signals.items() if name != state.awaits})
     return state
 
 

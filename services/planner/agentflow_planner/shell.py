@@ -12,19 +12,35 @@ from typing import Any
 
 from agentflow import crash, subjects
 from agentflow.artifacts import keep
-from agentflow.errors import Conflict, InputError, MeshError
+from agentflow.envelope import Sealed
+from agentflow.errors import Conflict, EvidenceError, InputError, MeshError
 from agentflow.logs import bound
 from agentflow.mesh.publishing import ATTEMPT_TIMEOUT, store, store_once
 from agentflow.mesh.transport import Delivery, Objects, Transport
-from agentflow.payloads import Decision, GoalRejected, GoalSubmitted, InputRejected
+from agentflow.payloads import Decision, GoalRejected, GoalSubmitted, InputRejected, TimerSet
 from agentflow_planner.catalog import Catalog
-from agentflow_planner.histories import STREAM, History, Step, read_history, to_input
+from agentflow_planner.histories import (
+    STREAM,
+    History,
+    Step,
+    identified,
+    is_consumed,
+    read_history,
+    read_inputs,
+    to_input,
+)
 from agentflow_planner.machine import Decided, Ignored, Verdict, decide
 from agentflow_planner.plan import Plan
-from agentflow_planner.runs import Input, Problem, Recorded, RunState, evolve
+from agentflow_planner.runs import Input, Problem, Recorded, RunState, evolve, key_of
 from agentflow_planner.sealing import seal_commands, seal_decision, seal_timer
 
 TIMERS = "AF_TIMERS"
+
+MAX_CONFLICTS = 20
+"""Rounds of reading again and deciding again before an input is left for later."""
+
+CONFLICT_PAUSE = 0.02
+"""Seconds; grows with every round."""
 
 CANCELLED = {"Nats-TTL": "60s"}
 """Headers of the plain message that takes a timer back."""
@@ -41,6 +57,8 @@ class Slot:
     state: RunState | None = None
     sent: set[str] = field(default_factory=set)
     """Decisions whose commands this process knows to be stored."""
+    settled: int = 0
+    """Every input of the run stored up to this sequence has been looked at."""
 
 
 class Planner:
@@ -78,10 +96,11 @@ class Planner:
 
     async def _settle(self, slot: Slot, given: Input) -> None:
         """Decide about an input until it is recorded, known to be, or known to change nothing."""
-        while True:
+        for attempt in range(MAX_CONFLICTS):
             state = slot.state or (await self._load(slot, given.workflow_id)).state
+            given = identified(state, given)
             try:
-                if given.ref.id in state.consumed:
+                if key_of(given.ref) in state.consumed:
                     return await self._send_again(slot, given)
                 verdict = await self._verdict(state, given)
                 if _changes_nothing(verdict):
@@ -91,8 +110,10 @@ class Planner:
             except Conflict as conflict:
                 self._log.info("run.conflict", workflow_id=given.workflow_id, why=str(conflict))
                 slot.state = None
+                await asyncio.sleep(CONFLICT_PAUSE * attempt)
                 continue
             return self._ignore(given, verdict)
+        raise MeshError(f"run {given.workflow_id} is decided about elsewhere", code="planner.contended")
 
     async def _verdict(self, state: RunState, given: Input) -> Verdict:
         if given.kind == "junk" and not state.exists and not given.ref.subject.endswith(".in"):
@@ -108,14 +129,33 @@ class Planner:
 
         Raises `Conflict` when another planner was at it too.
         """
-        history = await self._load(slot, given.workflow_id)
-        for earlier in history.unconsumed_before(given.ref.seq):
-            verdict = await self._verdict(_known(slot), earlier)
+        for earlier in await self._earlier(slot, given):
+            known = identified(_known(slot), earlier)
+            try:
+                verdict = await self._verdict(_known(slot), known)
+            except InputError:
+                continue  # its own delivery records it
             if isinstance(verdict, Decided):
-                await self._commit(slot, earlier, verdict.recorded)
-        if given.ref.id in _known(slot).consumed:
+                await self._commit(slot, known, verdict.recorded)
+        if is_consumed(_known(slot), given):
             raise Conflict(f"{given.ref.id} was decided meanwhile")
+        if given.ref.subject.startswith("workflows."):
+            slot.settled = max(slot.settled, given.ref.seq)
         return await self._verdict(_known(slot), given)
+
+    async def _earlier(self, slot: Slot, given: Input) -> list[Input]:
+        """The unconsumed inputs before this one. Only what is new is read while the state is the leader's."""
+        on_run = given.ref.subject.startswith("workflows.")
+        leader = await self._transport.last(STREAM, subjects.workflow_out(given.workflow_id))
+        state = slot.state
+        if state is not None and slot.settled and leader is not None and leader.seq == state.out_seq and on_run:
+            start, end = slot.settled + 1, given.ref.seq - 1
+            found = (
+                await read_inputs(self._transport, self._objects, given.workflow_id, start, end) if start <= end else []
+            )
+            return [earlier for earlier in found if not is_consumed(state, earlier)]
+        history = await self._load(slot, given.workflow_id)
+        return history.unconsumed_before(given.ref.seq) if on_run else []
 
     async def _load(self, slot: Slot, workflow_id: str) -> History:
         """Fold the run from its stream; the fold must reach the last decision the leader has."""
@@ -140,35 +180,47 @@ class Planner:
         with bound(sealed):
             await keep(self._objects, sealed, recorded)
             stored = await store(self._transport, sealed, expect=state.out_seq)
-            after = evolve(state, sealed, recorded, {given.ref.id: given}, stored.seq)
+            after = evolve(state, sealed, recorded, {key_of(given.ref): given}, stored.seq)
             slot.state = after
             crash.point("planner.after_decision")
             self._log.info("run.decided", schema=sealed.envelope.schema, state=after.state, status=after.status)
-            await self._send(slot, Step(sealed, recorded, state, after))
+            await self._send(slot, Step(sealed, recorded, state, after), now=after)
             crash.point("planner.after_commands")
+        if after.ended:
+            slot.state = None  # what an ended run holds is not needed any more
+            slot.sent.clear()
 
-    async def _send(self, slot: Slot, step: Step, *, timers: bool = True) -> None:
-        """Store what a decision sends; every part may be repeated."""
+    async def _send(self, slot: Slot, step: Step, *, now: RunState) -> None:
+        """Store what a decision sends; every part may be repeated. `now` is where the run stands by now.
+
+        The timer comes first: whatever becomes of the commands, the run is looked at again.
+        """
         recorded = step.recorded
         if isinstance(recorded, Decision):
+            await self._set_timers(step, recorded, None if now.ended else now.timer)
             if recorded.commands and step.after.definition is not None:
                 plan = await self._catalog.pinned(step.after.definition)
                 for sealed, payload in seal_commands(plan, step.after, step.sealed, recorded):
                     await keep(self._objects, sealed, payload)
-                    await store_once(self._transport, sealed)
-            if timers:
-                await self._set_timers(step, recorded)
+                    await self._send_command(sealed)
         slot.sent.add(step.sealed.envelope.id)
 
-    async def _set_timers(self, step: Step, recorded: Decision) -> None:
-        """Arm the new timer; take back the one that it replaces, or that the ended run no longer needs."""
-        before = step.before.timer
-        if recorded.timer is not None:
+    async def _send_command(self, sealed: Sealed) -> None:
+        """Store a command, once. Somebody else's message in its place is evidence, and the run's timer goes on."""
+        try:
+            await store_once(self._transport, sealed)
+        except Conflict as conflict:
+            subject = sealed.envelope.subject
+            raise EvidenceError(f"{subject} holds another message", code="command.squatted") from conflict
+
+    async def _set_timers(self, step: Step, recorded: Decision, current: TimerSet | None) -> None:
+        """Arm the decision's timer while it is the run's present one; take back one that was replaced or is not needed."""
+        if recorded.timer is not None and recorded.timer == current:
             timer = seal_timer(step.after, step.sealed, recorded.timer)
             await self._timer_message(recorded.timer.set_subject, timer.sealed.body, timer.headers)
-        replaced = recorded.timer is not None or step.after.ended
+        before = step.before.timer
         fired = before is not None and any(consumed.id == before.id for consumed in recorded.consumed)
-        if before is not None and replaced and not fired:
+        if before is not None and before != current and not fired:
             await self._timer_message(before.set_subject, b'{"cancelled":"%s"}' % before.id.encode(), CANCELLED)
 
     async def _timer_message(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
@@ -177,15 +229,14 @@ class Planner:
 
     async def _send_again(self, slot: Slot, given: Input) -> None:
         """An input that is consumed already: make sure that what its decision sends is stored."""
-        if _known(slot).consumed[given.ref.id] in slot.sent:
+        if _known(slot).consumed[key_of(given.ref)] in slot.sent:
             return
         history = await self._load(slot, given.workflow_id)
-        step = history.step_that_consumed(given.ref.id)
+        step = history.step_that_consumed(given)
         if step is None:
             raise MeshError(f"the decision about {given.ref.id} cannot be read yet", code="planner.stale_read")
         self._log.info("run.sent_again", workflow_id=given.workflow_id, decision=step.sealed.envelope.id)
-        latest = step.sealed.envelope.id == history.steps[-1].sealed.envelope.id
-        await self._send(slot, step, timers=latest)
+        await self._send(slot, step, now=history.state)
 
 
 def _known(slot: Slot) -> RunState:

@@ -68,6 +68,8 @@ class PlannerMesh:
     transport: MemoryTransport
     objects: Objects
     clock: FixedClock
+    taken: set[int] = field(default_factory=set)
+    """Timers that were handled."""
 
     def planner(self) -> Planner:
         """A planner process that has just started: it remembers nothing."""

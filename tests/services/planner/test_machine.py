@@ -341,3 +341,22 @@ def test_the_runs_output_is_what_the_definition_says() -> None:
     ended = recorded(world.answer({"v": 2}))
     assert isinstance(ended, RunCompleted)
     assert ended.output == {"both": 3}
+
+
+def test_a_signal_is_spent_once_it_was_waited_for() -> None:
+    """A loop that comes back to the wait asks again: an old answer does not count for a new draft."""
+    states = {
+        "draft": step("draft", "review"),
+        "review": StateDef("review", signal="answer", transitions=(), on_success="decide"),
+        "decide": branch("decide", ("done", "output.good == true"), ("draft", None)),
+    }
+    world = World(plan_of(states))
+    world.submit()
+    world.answer({})
+    world.signal("answer", by="ann")
+    world.answer({"good": False})
+    world.answer({})
+    assert (world.state.state, world.state.waiting) == ("review", "signal")
+    assert world.state.signals == {}
+    assert world.state.timer is not None
+    assert seconds_after_start(world.state.timer.due) > 1.0

@@ -11,7 +11,7 @@ from agentflow.payloads import Decision
 from agentflow_planner.definition import StateDef
 from agentflow_planner.machine import Decided, decide
 from agentflow_planner.plan import Plan
-from agentflow_planner.runs import RunState, evolve
+from agentflow_planner.runs import RunState, evolve, key_of
 from agentflow_planner.sealing import seal_commands, seal_decision
 from tests.services.planner.worlds import World, branch, plan_of, retries, step
 
@@ -80,11 +80,11 @@ def test_deciding_again_from_the_recorded_inputs_makes_the_same_bytes(events: li
     state = RunState(world.workflow_id)
     for sealed, recorded, after in world.log:
         [consumed] = recorded.consumed
-        given_input = world.inputs[consumed.id]
+        given_input = world.inputs[key_of(consumed)]
         verdict = decide(state, given_input, PLAN)
         assert isinstance(verdict, Decided)
         assert seal_decision(state, given_input, verdict.recorded).body == sealed.body
-        state = evolve(state, sealed, recorded, {consumed.id: given_input}, after.out_seq)
+        state = evolve(state, sealed, recorded, {key_of(consumed): given_input}, after.out_seq)
         if isinstance(recorded, Decision):
             again = seal_commands(PLAN, state, sealed, recorded)
             assert all(command in world.commands for command, _ in again)

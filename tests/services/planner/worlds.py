@@ -27,7 +27,7 @@ from agentflow_planner.conditions import engine_for
 from agentflow_planner.definition import Definition, RetryDef, StateDef, TransitionDef
 from agentflow_planner.machine import Decided, Ignored, Verdict, decide
 from agentflow_planner.plan import Plan, compile_plan
-from agentflow_planner.runs import Input, Problem, RunState, evolve
+from agentflow_planner.runs import Input, Problem, RunState, evolve, key_of
 from agentflow_planner.sealing import seal_commands, seal_decision, seal_timer
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -93,9 +93,9 @@ class World:
         given = read_input(self.results.get(subject) or self.message(subject, body))
         if given.kind == "result":
             self.results.setdefault(subject, Message("AF_MESSAGES", given.ref.seq, subject, body, given.time))
-        if given.ref.id in self.state.consumed:
+        if key_of(given.ref) in self.state.consumed:
             return Ignored("consumed")
-        self.inputs[given.ref.id] = given
+        self.inputs[key_of(given.ref)] = given
         return self.settle(given)
 
     def settle(self, given: Input) -> Verdict:
@@ -104,7 +104,7 @@ class World:
         if isinstance(verdict, Decided):
             sealed = seal_decision(self.state, given, verdict.recorded)
             self.seq += 1
-            self.state = evolve(self.state, sealed, verdict.recorded, {given.ref.id: given}, self.seq)
+            self.state = evolve(self.state, sealed, verdict.recorded, {key_of(given.ref): given}, self.seq)
             self.log.append((sealed, verdict.recorded, self.state))
             self.commands.extend(self._sent(sealed, verdict.recorded, self.state))
         return verdict
@@ -190,7 +190,9 @@ class World:
         """The state folded again from what was stored, as a planner that starts does it."""
         state = RunState(self.workflow_id)
         for sealed, recorded, after in self.log:
-            known = {c.id: self.inputs[c.id] for c in recorded.consumed if self.inputs[c.id].kind != "timer"}
+            known = {
+                key_of(c): self.inputs[key_of(c)] for c in recorded.consumed if self.inputs[key_of(c)].kind != "timer"
+            }
             state = evolve(state, sealed, recorded, known, after.out_seq)
         return state
 
