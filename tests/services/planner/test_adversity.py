@@ -10,7 +10,7 @@ from agentflow import subjects
 from agentflow.envelope import ClaimCheck, Envelope, seal, unseal
 from agentflow.errors import Conflict, EvidenceError, MeshError
 from agentflow.mesh.transport import Message
-from agentflow.payloads import Failure, GoalSubmitted, RunSignalled, StepCompleted, StepFailed
+from agentflow.payloads import Failure, GoalSubmitted, RunSignalled, StepCompleted, StepFailed, TimerDue
 from agentflow.testing import envelope
 from tests.services.planner.meshes import Delivered, PlannerMesh, payload_of, planner_mesh
 from tests.services.planner.test_shell import Died, die_at, live_on
@@ -251,3 +251,73 @@ async def test_a_run_that_is_decided_about_elsewhere_all_the_time_is_left_for_la
         monkeypatch.setattr("agentflow_planner.shell.store", lost)
         with pytest.raises(MeshError, match="elsewhere"):
             await mesh.planner().handle(Delivered(message))
+
+
+@pytest.mark.parametrize("forged", ["another id", "another payload"])
+async def test_a_timer_the_history_does_not_list_changes_nothing(forged: str) -> None:
+    """It counts only with the id and the payload that the run's decision names."""
+    async with planner_mesh() as mesh:
+        await mesh.planner().handle(Delivered(await mesh.submit(n=1)))
+        state = await mesh.state()
+        assert state.timer is not None
+        subject = subjects.timer_due("planner", "run-1", 77)
+        due = state.timer.due if forged == "another id" else "2026-01-01T00:00:01.000000Z"
+        timer = envelope(TimerDue(due=due, state="first"), subject, index=5)
+        if forged == "another payload":
+            members = {name: getattr(timer.envelope, name) for name in Envelope.__struct_fields__}
+            timer = seal(Envelope(**{**members, "id": state.timer.id}))
+        mesh.clock.advance(11)
+        await mesh.planner().handle(Delivered(await mesh.put(timer)))
+        assert await mesh.decisions() == ["goal.accepted/1"]
+
+
+async def test_a_history_that_lags_behind_its_leader_is_not_decided_on() -> None:
+    """A stale read is no state: the input is left for later."""
+    async with planner_mesh() as mesh:
+        await mesh.planner().handle(Delivered(await mesh.submit(n=1)))
+        [command] = await mesh.commands()
+        answer = await mesh.answer(command)
+        real_read = mesh.transport.read
+
+        def behind(*arguments: object, **more: object) -> object:
+            async def remaining() -> object:
+                async for each in real_read(*arguments, **more):  # type: ignore[arg-type]  # passed on as they came
+                    if not each.subject.endswith(".out"):
+                        yield each
+
+            return remaining()
+
+        mesh.transport.read = behind  # type: ignore[method-assign, assignment]  # a replica that lags
+        with pytest.raises(MeshError) as stale:
+            await mesh.planner().handle(Delivered(answer))
+        assert stale.value.error_code == "planner.stale_read"
+
+
+async def test_a_definition_that_was_altered_in_the_store_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run keeps to the bytes it began with, by their hash."""
+    async with planner_mesh() as mesh:
+        await mesh.planner().handle(Delivered(await mesh.submit(n=1)))
+        [command] = await mesh.commands()
+        answer = await mesh.answer(command)
+        real_get = mesh.objects.get
+
+        async def altered(name: str) -> bytes:
+            return (await real_get(name)).replace(b"on_success: second", b"on_success: done")
+
+        monkeypatch.setattr(mesh.objects, "get", altered)
+        with pytest.raises(EvidenceError) as refused:
+            await mesh.planner().handle(Delivered(answer))
+        assert refused.value.error_code == "definition.altered"
+
+
+async def test_runs_that_were_put_out_of_memory_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least recently used are folded again when something comes for them."""
+    monkeypatch.setattr("agentflow_planner.shell.MAX_RUNS", 2)
+    async with planner_mesh() as mesh:
+        planner = mesh.planner()
+        for number in range(5):
+            await planner.handle(Delivered(await mesh.submit(f"run-{number}", n=number)))
+        assert len(planner._slots) == 2
+        first = next(c for c in await mesh.commands() if c.workflow_id == "run-0")
+        await planner.handle(Delivered(await mesh.answer(first, run_id="run-0")))
+        assert (await mesh.state("run-0")).state == "second"

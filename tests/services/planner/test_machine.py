@@ -18,8 +18,8 @@ from agentflow.payloads import (
 from agentflow.schemas import payload_as
 from agentflow_planner.definition import StateDef
 from agentflow_planner.machine import Decided, Ignored, Verdict
-from agentflow_planner.runs import Problem
-from tests.services.planner.worlds import World, branch, plan_of, retries, seconds_after_start, step
+from agentflow_planner.runs import Problem, RunState
+from tests.services.planner.worlds import START, World, branch, plan_of, retries, seconds_after_start, step
 
 
 def recorded(verdict: Verdict) -> object:
@@ -360,3 +360,20 @@ def test_a_signal_is_spent_once_it_was_waited_for() -> None:
     assert world.state.signals == {}
     assert world.state.timer is not None
     assert seconds_after_start(world.state.timer.due) > 1.0
+
+
+def test_backoffs_grow_and_differ_between_runs() -> None:
+    """Full jitter below a bound that doubles: over many runs, second waits go beyond what first ones may."""
+    waits: dict[int, list[float]] = {1: [], 2: []}
+    for number in range(40):
+        plan = plan_of({"a": step("a", retry=retries(3, backoff=4.0))})
+        world = World(plan, workflow_id=f"w-{number}", state=RunState(f"w-{number}"))
+        world.submit()
+        for attempt in (1, 2):
+            failed = recorded(world.fail())
+            assert isinstance(failed, RunAdvanced)
+            waits[attempt].append(seconds_after_start(failed.retry_at) - (world.now - START).total_seconds())
+            world.fire()
+    assert 0 <= min(waits[1]) <= max(waits[1]) <= 4.0
+    assert 4.0 < max(waits[2]) <= 8.0
+    assert len(set(waits[1])) > 20

@@ -27,7 +27,22 @@ PLAN: Plan = plan_of(
 )
 
 EVENTS = st.sampled_from(
-    ["answer", "again", "large", "empty", "fail", "fatal", "signal", "fire", "cancel", "goal", "junk", "wait", "late"]
+    [
+        "answer",
+        "again",
+        "large",
+        "empty",
+        "fail",
+        "fatal",
+        "signal",
+        "fire",
+        "cancel",
+        "goal",
+        "junk",
+        "wait",
+        "late",
+        "back",
+    ]
 )
 
 
@@ -53,6 +68,8 @@ def happen(world: World, event: str) -> None:
             world.take("workflows.w-1.in", b"{")
         case "wait":
             world.now += timedelta(seconds=3)
+        case "back":
+            world.now -= timedelta(seconds=2)
 
 
 def lived(events: list[str]) -> World:
