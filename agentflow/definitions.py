@@ -95,16 +95,63 @@ async def apply_definition(transport: Transport, path: Path, now: datetime) -> A
     Raises `DefinitionError` with the findings, `Conflict` (`definition.version_taken`), and `InputError` for a file that
     cannot be read.
     """
-    source = read_source(path)
+    [applied] = await apply_definitions(transport, [path], now)
+    return applied
+
+
+async def apply_definitions(transport: Transport, paths: Sequence[Path], now: datetime) -> list[Applied]:
+    """Check all files against what is declared, and store them only if there is nothing wrong with any.
+
+    Raises as `apply_definition`; the `DefinitionError` has the findings of all files.
+    """
+    sources = [(path, read_source(path)) for path in paths]
+    declared = await read_declared(transport)
+    read = [_read(path, source, declared) for path, source in sources]
+    if refused := [each for each in read if each.definition is None]:
+        raise _refusal(refused)
+    sound = [(each, each.definition) for each in read if each.definition is not None]
+    await _check_versions(transport, [(definition, each.source) for each, definition in sound])
+    applied: list[Applied] = []
+    for each, found in sound:
+        stored = await store_definition(transport, each.source, found.name, found.version, found.planner, applied=now)
+        applied.append(Applied(stored.declaration, stored.new, each.rendered))
+    return applied
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A file, and what its planner says about it."""
+
+    path: Path
+    source: bytes
+    definition: Checked | None
+    findings: Sequence[Any]
+    rendered: str
+
+
+def _read(path: Path, source: bytes, declared: Declared) -> _Read:
     checker = checker_for(source)
-    definition, findings = checker.check(source, str(path), await read_declared(transport))
-    rendered = checker.render(findings) if findings else ""
-    if definition is None:
-        raise DefinitionError(f"{path} is refused:\n{rendered}", path=str(path), findings=list(findings))
-    stored = await store_definition(
-        transport, source, definition.name, definition.version, definition.planner, applied=now
-    )
-    return Applied(stored.declaration, stored.new, rendered)
+    definition, findings = checker.check(source, str(path), declared)
+    return _Read(path, source, definition, findings, checker.render(findings) if findings else "")
+
+
+def _refusal(refused: Sequence[_Read]) -> DefinitionError:
+    """The error for files that are refused; `path` is the first, every finding names its own."""
+    message = "\n\n".join(f"{each.path} is refused:\n{each.rendered}" for each in refused)
+    findings = [finding for each in refused for finding in each.findings]
+    return DefinitionError(message, path=str(refused[0].path), findings=findings)
+
+
+async def _check_versions(transport: Transport, definitions: Sequence[tuple[Checked, bytes]]) -> None:
+    """Raise `Conflict` for a version that means other bytes, on the mesh or among the files."""
+    config = await transport.bucket(CONFIG)
+    given: dict[tuple[str, str], WorkflowDeclaration] = {}
+    for definition, source in definitions:
+        name, version, digest = definition.name, definition.version, sha256_hex(source)
+        there = given.get((name, version)) or await _declaration(config, name, version)
+        given[name, version] = there or WorkflowDeclaration(name, version, definition.planner, digest, "")
+        if there:
+            _same_or_conflict(there, digest)
 
 
 def read_source(path: Path) -> bytes:

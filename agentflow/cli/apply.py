@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentflow.cli.output import JsonFlag, NatsUrl, command, emit, examples, note, say, table
-from agentflow.cli.session import open_client, open_transport
+from agentflow.cli.session import open_transport
 
 if TYPE_CHECKING:
     from agentflow.mesh.transport import Transport
@@ -27,22 +27,23 @@ async def apply(
 ) -> None:
     """Check and store workflow definitions.
 
-    Each is kept under its name and version. The same file again changes nothing; another file under the same version is refused. What is wrong with a file is
-    said with its line, what was found and what is allowed.
+    Each is kept under its name and version. The same file again changes nothing; another file under the same version is refused. What is wrong with any of the
+    files is said with its line, what was found and what is allowed, and then none is stored.
     """
-    from agentflow.definitions import read_source
+    from agentflow.clock import SystemClock
+    from agentflow.definitions import apply_definitions, read_source
 
     for path in files:
-        read_source(path)  # a name that is wrong is said before anything is stored
+        read_source(path)  # a name that is wrong is said without a mesh
+    async with open_transport(nats_url) as transport:
+        results = await apply_definitions(transport, files, SystemClock().now())
     applied: list[dict[str, Any]] = []
-    async with open_client(nats_url) as client:
-        for path in files:
-            result = await client.apply(path)
-            declaration = result.declaration
-            if result.warnings:
-                note(result.warnings)
-            named = {"name": declaration.name, "version": declaration.version, "sha256": declaration.sha256}
-            applied.append({"file": str(path), **named, "new": result.new})
+    for path, result in zip(files, results, strict=True):
+        declaration = result.declaration
+        if result.warnings:
+            note(result.warnings)
+        named = {"name": declaration.name, "version": declaration.version, "sha256": declaration.sha256}
+        applied.append({"file": str(path), **named, "new": result.new})
     emit(applied, as_json=as_json, render=_print_applied)
 
 

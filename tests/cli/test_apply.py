@@ -17,6 +17,7 @@ from agentflow.registry import (
     tool_key,
 )
 from tests.cli.terminal import Mesh, Terminal
+from tests.services.planner.definitions import GREET, SLIPS
 
 FLOW = """\
 name: greet
@@ -117,6 +118,65 @@ def test_with_json_the_findings_are_data(terminal: Terminal, mesh: Mesh, tmp_pat
     [finding] = error["fields"]["findings"]
     assert (8, "nobody") == (finding["line"], finding["found"])
     assert finding["code"].startswith("definition.")
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_every_slip_is_told_with_what_was_found_and_what_is_allowed(
+    slip: str, terminal: Terminal, mesh: Mesh, tmp_path: Path
+) -> None:
+    """As data with `--json`, and in words: file, line, code, found and allowed."""
+    code, source, line = SLIPS[slip]
+    path = tmp_path / "flow.yaml"
+    path.write_text(source)
+    ended = terminal("apply", str(path), "--json")
+    error = ended.json["error"]
+    finding = next(each for each in error["fields"]["findings"] if each["code"] == f"definition.{code}")
+
+    assert 2 == ended.code
+    assert (str(path), line) == (finding["file"], finding["line"])
+    assert finding["found"].strip()
+    assert all(each.strip() for each in finding["allowed"] or [""])
+    words = terminal("apply", str(path)).err
+    assert f"{path}:{line}:{finding['column']}: definition.{code}: " in words
+    assert f"found:   {finding['found']}" in words
+    assert f"allowed: {', '.join(finding['allowed'])}" in words
+
+
+def several(folder: Path, **sources: str) -> list[str]:
+    """Files with these contents, in this order."""
+    for name, source in sources.items():
+        (folder / f"{name}.yaml").write_text(source)
+    return [str(folder / f"{name}.yaml") for name in sources]
+
+
+def test_of_several_files_all_findings_are_told_and_none_is_applied(
+    terminal: Terminal, mesh: Mesh, tmp_path: Path
+) -> None:
+    """The sound one before, between or behind them is not stored either."""
+    bad, worse = GREET.replace("agent: greeter", "agent: nobody"), GREET.replace("on_success: done", "on_success: dome")
+    first, sound, last = paths = several(tmp_path, first=bad, sound=GREET, last=worse)
+    ended = terminal("apply", *paths, "--json")
+
+    assert 2 == ended.code
+    found = [(each["file"], each["code"]) for each in ended.json["error"]["fields"]["findings"]]
+    assert [(first, "definition.undeclared_agent"), (last, "definition.unknown_state")] == found
+    words = terminal("apply", *paths).err
+    assert all(f"{path} is refused:" in words for path in (first, last))
+    assert f"{sound} is refused" not in words
+    assert terminal("apply", sound, "--json").json[0]["new"] is True
+
+
+def test_of_several_files_none_is_applied_when_a_version_is_taken(
+    terminal: Terminal, mesh: Mesh, tmp_path: Path
+) -> None:
+    """By what is stored, or by another of the files; the same file twice is one."""
+    other = GREET.replace("name: greet", "name: other")
+    sound, taken, altered = several(tmp_path, sound=other, taken=GREET, altered=GREET + "# another byte\n")
+
+    assert 7 == terminal("apply", sound, taken, altered).code
+    assert [True] == [each["new"] for each in terminal("apply", taken, "--json").json]
+    assert 7 == terminal("apply", sound, altered).code
+    assert [True, False, False] == [each["new"] for each in terminal("apply", sound, taken, sound, "--json").json]
 
 
 def test_a_file_that_is_not_there_is_said_before_anything_is_applied(

@@ -3,6 +3,7 @@
 `agentflow apply` and the planner service both go through `check_definition`; what it accepts can be run.
 """
 
+import re
 from dataclasses import dataclass
 
 from agentflow_planner.conditions import Conditions
@@ -27,6 +28,50 @@ _CODES = {
     "condition.unknown_function": "cel_unknown_function",
     "condition.too_large": "cel_too_large",
 }
+
+_OPERATORS = ("an operator: || && == != < <= > >= in + - * / % ? . [",)
+_OPERANDS = ("a name", "a number", "text in quotes", "true", "false", "null", "( [ { ! or -")
+_SYNTAX = {
+    "should end here": ("the end", *_OPERATORS),
+    "'}' should end": ("}", *_OPERATORS),
+    "compare with ==": ("==",),
+    "is written &&": ("&&",),
+    "is written ||": ("||",),
+    "write ['field']": ("['field']",),
+    "a value is missing": _OPERANDS,
+    "an argument is missing": _OPERANDS,
+    "has no meaning here": (*_OPERATORS, *_OPERANDS),
+    "is no number": ("a number, such as 1, 1u, 0x1F or 1.5",),
+    "too large for": ("int: -2^63 to 2^63-1", "uint: up to 2^64-1", "double: up to 1.8e308"),
+    "no closing": ("the same quote at the end of the text",),
+    "NUL characters": ("text without NUL",),
+    "is no character": ("a Unicode character, no surrogate",),
+    "no place in bytes": (r"\xHH", r"\OOO"),
+    "a name is missing": ("a name",),
+    "is reserved": ("a name that CEL does not keep for itself", "a field, such as output.package"),
+    "has() takes": ("has(output.answer)",),
+    "is the name of a variable": ("a name, such as x in output.items.all(x, x > 0)",),
+}
+"""What CEL takes where the reason of a syntax error contains the key."""
+
+_MISSING = re.compile(r"'(.{1,2})' is missing")
+_ARGUMENTS = re.compile(r"takes (.+ arguments)")
+_PIECE = re.compile(r"\w+|\S")
+
+
+def _found_at(source: str, offset: int) -> str:
+    """The word or character of an expression at an offset."""
+    piece = _PIECE.search(source, offset)
+    return piece[0] if piece else "the end"
+
+
+def _allowed_by(error: ExpressionError) -> tuple[str, ...]:
+    """What CEL takes where the expression is wrong."""
+    if missing := _MISSING.match(error.reason):
+        return (missing[1], *_OPERATORS)
+    if arguments := _ARGUMENTS.search(error.reason):
+        return (arguments[1],)
+    return next((allowed for part, allowed in _SYNTAX.items() if part in error.reason), ("a CEL expression",))
 
 
 def check_definition(
@@ -96,7 +141,8 @@ class _Expressions:
         """An expression that has to yield a bool."""
         if "${" in site.source:
             message = "a condition is CEL as it is, without ${…}"
-            self.refuse(site, site.source.index("${"), "cel_syntax", message, found="${")
+            alone = ("the expression alone, such as output.score > 0.5",)
+            self.refuse(site, site.source.index("${"), "cel_syntax", message, found="${", allowed=alone)
             return
         kind = self.expression(site)
         if kind not in {"bool", "dyn"}:
@@ -176,7 +222,10 @@ class _Expressions:
     def error(self, site: _Site, error: ExpressionError) -> None:
         """Report an expression that does not compile."""
         code = _CODES.get(error.error_code, "cel_syntax")
-        self.refuse(site, error.offset, code, error.reason, found=error.found, allowed=error.allowed)
+        found, allowed = error.found, error.allowed
+        if code == "cel_syntax":
+            found, allowed = found or _found_at(site.source, error.offset), allowed or _allowed_by(error)
+        self.refuse(site, error.offset, code, error.reason, found=found, allowed=allowed)
 
     def refuse(
         self,

@@ -14,6 +14,9 @@ from agentflow_planner.findings import did_you_mean, nearest
 from agentflow_planner.reading import Path
 
 _ACTIONS = ("agent", "tool", "signal")
+_REACHED = ("named in transitions, on_success or on_error of a state that is reached", "or removed")
+_NO_STATES = ("a key under states, which has none",)
+_NO_FINALS = ("a way to a state in final_states, which names none",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ def _unknown(definition: Definition) -> Iterator[Problem]:
         if name and name not in definition.state_names:
             known = definition.state_names
             message = f"there is no state {name!r}"
-            yield Problem(path, "unknown_state", message, name, known, did_you_mean(name, known))
+            yield Problem(path, "unknown_state", message, name, known or _NO_STATES, did_you_mean(name, known))
 
 
 def _mentions(definition: Definition) -> Iterator[tuple[Path, str]]:
@@ -125,11 +128,11 @@ def _paths(definition: Definition, opaque: frozenset[str]) -> Iterator[Problem]:
             if name not in reached:
                 path: Path = ("states", name) if name in definition.states else _final_path(definition, name)
                 message = f"nothing leads to the state {name!r} from {definition.initial_state!r}"
-                yield Problem(path, "unreachable_state", message, name, on_key=True)
+                yield Problem(path, "unreachable_state", message, "nothing leads to it", _REACHED, on_key=True)
     ended = ending(definition, [*definition.final_states, *opaque, *_leading_nowhere(definition)])
     for name in definition.states:
         if name not in ended:
-            finals = tuple(dict.fromkeys(definition.final_states))
+            finals = tuple(dict.fromkeys(definition.final_states)) or _NO_FINALS
             message = f"no final state can be reached from {name!r}"
             yield Problem(("states", name), "no_path_to_end", message, name, finals, on_key=True)
 

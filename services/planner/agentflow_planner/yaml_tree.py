@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from agentflow_planner.errors import PlannerError
+from agentflow_planner.yaml_problems import allowed_by, first_piece, hint_for
 
 MAX_BYTES = 256 * 1024
 """Size of a definition."""
@@ -42,17 +43,6 @@ _READ_AS = {
     "float": "a number",
     "timestamp": "a date",
     "merge": "a merge key",
-}
-_HINTS = {
-    "mapping values are not allowed": "put text that contains ': ' in quotes",
-    "cannot start any token": "put text that starts with this character in quotes, and indent with spaces",
-    "did not find expected ',' or '}'": "put text that contains '}' or ',', such as ${…}, in quotes",
-    "did not find expected ',' or ']'": "put text that contains ']' or ',' in quotes",
-    "alphabetic or numeric character": "put text that starts with !, & or *, such as a condition, in quotes",
-    "expected comment or line break": "put text that starts with !, | or >, such as a condition, in quotes",
-    "could not find expected ':'": "a key is followed by ': ' and its value",
-    "did not find expected key": "look at the indentation, and at quotes that close too early",
-    "control characters are not allowed": "remove the control character, or write it as an escape in double quotes",
 }
 
 
@@ -177,10 +167,16 @@ def _yaml_trouble(error: yaml.YAMLError, lines: list[str]) -> Trouble:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).splitlines()[0]
     place = Mark(mark.line + 1, mark.column + 1) if mark else _of_position(getattr(error, "position", 0), lines)
-    hint = next((hint for part, hint in _HINTS.items() if part in problem), "")
-    if "document" in problem and "expected" in problem:
-        hint = "the file holds one definition"
-    return Trouble(place, "definition.yaml", f"this is no YAML: {problem}", suggestion=hint)
+    found, allowed = _found_at(place, lines), allowed_by(problem)
+    return Trouble(place, "definition.yaml", f"this is no YAML: {problem}", found, allowed, hint_for(problem))
+
+
+def _found_at(place: Mark, lines: list[str]) -> str:
+    """The word or character at a place; where there is none, what ends there."""
+    if piece := first_piece("".join(lines[place.line - 1 : place.line])[place.column - 1 :]):
+        return piece
+    behind = any(line.strip() for line in lines[place.line :])
+    return "the end of the line" if behind else "the end of the file"
 
 
 def _of_position(position: int, lines: list[str]) -> Mark:
@@ -216,7 +212,8 @@ class _Composer:
     def node(self, event: Any, depth: int) -> Node:
         """The node an event starts."""
         if depth > MAX_DEPTH:
-            raise _refuse(_mark(event.start_mark), f"the file is nested more than {MAX_DEPTH} levels deep")
+            message = f"the file is nested more than {MAX_DEPTH} levels deep"
+            raise _refuse(_mark(event.start_mark), message, f"level {depth}", (f"up to {MAX_DEPTH} levels",))
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event)
         before = self.nodes
@@ -238,19 +235,23 @@ class _Composer:
         """Count nodes at the places they stand."""
         self.nodes += nodes
         if self.nodes > MAX_NODES:
-            raise _refuse(_mark(event.start_mark), f"the file stands for more than {MAX_NODES} values")
+            message = f"the file stands for more than {MAX_NODES} values"
+            found, allowed = f"{self.nodes} values up to here", (f"up to {MAX_NODES} values",)
+            raise _refuse(_mark(event.start_mark), message, found, allowed)
 
     def alias(self, event: Any) -> Node:
         """The node an alias repeats."""
         self.aliases += 1
         mark = _mark(event.start_mark)
         if self.aliases > MAX_ALIASES:
-            raise _refuse(mark, f"the file has more than {MAX_ALIASES} aliases", f"*{event.anchor}")
+            message = f"the file has more than {MAX_ALIASES} aliases"
+            raise _refuse(mark, message, f"*{event.anchor}", (f"up to {MAX_ALIASES} aliases",))
         node, nodes = self.anchors.get(event.anchor, (None, 0))
         if node is None:
             inside = event.anchor in self.anchors
             message = "an alias inside of what it repeats has no end" if inside else "there is no such anchor before it"
-            raise _refuse(mark, message, f"*{event.anchor}", tuple(f"*{name}" for name in self.anchors if not inside))
+            known = tuple(f"*{name}" for name, (anchored, _) in self.anchors.items() if anchored is not None)
+            raise _refuse(mark, message, f"*{event.anchor}", known or ("an alias of an &anchor that ends before it",))
         self.count(nodes, event)
         return node
 
@@ -260,15 +261,9 @@ class _Composer:
         if tag is None or (isinstance(event, yaml.ScalarEvent) and tag == "!" and event.style):
             return
         shown = tag if tag.startswith("!") else tag.replace("tag:yaml.org,2002:", "!!")
-        self.document.troubles.append(
-            Trouble(
-                _mark(event.start_mark),
-                "definition.yaml",
-                f"the tag {shown} is not supported",
-                shown,
-                suggestion="put a condition that starts with ! in quotes" if not shown.startswith("!!") else "",
-            )
-        )
+        hint = "put a condition that starts with ! in quotes" if not shown.startswith("!!") else ""
+        mark, message = _mark(event.start_mark), f"the tag {shown} is not supported"
+        self.trouble(mark, "definition.yaml", message, shown, "values without a tag", hint)
 
     def sequence(self, event: Any, depth: int) -> Sequence:
         """A list, up to its end."""
@@ -288,25 +283,27 @@ class _Composer:
                 self.check_key(key, seen)
                 entries.append((key, value))
             else:
-                self.trouble(key.mark, "definition.yaml", "a key is a text", "a mapping or a list")
+                self.trouble(key.mark, "definition.yaml", "a key is a text", "a mapping or a list", "text")
         return Mapping(_mark(event.start_mark), tuple(entries))
 
     def check_key(self, key: Scalar, seen: set[str]) -> None:
         """Report a key that stands twice, or that YAML 1.1 does not read as the text it looks like."""
         if key.text in seen:
-            self.trouble(key.mark, "definition.duplicate_key", f"the key {key.text!r} stands twice", key.text)
+            self.trouble(
+                key.mark, "definition.duplicate_key", f"the key {key.text!r} stands twice", key.text, "each key once"
+            )
         seen.add(key.text)
         if key.text == "<<" and not key.style:
-            self.trouble(key.mark, "definition.yaml", "merge keys are not supported", "<<")
+            self.trouble(key.mark, "definition.yaml", "merge keys are not supported", "<<", "keys written out")
         elif key.ambiguity or not isinstance(key.value, str):
             what = key.ambiguity or read_as(key.value)
             message = f"the key {key.text!r} is read as {what}: put it in quotes"
             hint = f'write "{key.text}"'
-            self.trouble(key.mark, "definition.ambiguous", message, key.text, suggestion=hint)
+            self.trouble(key.mark, "definition.ambiguous", message, key.text, "text in quotes", hint)
 
-    def trouble(self, mark: Mark, code: str, message: str, found: str, suggestion: str = "") -> None:
+    def trouble(self, mark: Mark, code: str, message: str, found: str, allowed: str, suggestion: str = "") -> None:
         """Report something that does not keep the file from being read."""
-        self.document.troubles.append(Trouble(mark, code, message, found[:80], (), suggestion))
+        self.document.troubles.append(Trouble(mark, code, message, found[:80], (allowed,), suggestion))
 
 
 def _mark(mark: Any) -> Mark:

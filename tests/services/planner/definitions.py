@@ -62,6 +62,90 @@ states:
   escalated: {}
 """
 
+GREET = """\
+name: greet
+version: 1.0.0
+initial_state: hello
+final_states: [done]
+states:
+  hello:
+    agent: greeter
+    on_success: done
+"""
+
+SLIPS: dict[str, tuple[str, str, int]] = {
+    "a YAML error: two colons": ("yaml", "name: greet\nversion: 1.0.0\ndescription: so: what\n", 3),
+    "a YAML error: no end": ("yaml", GREET + "output: [done\n", 10),
+    "a YAML error: a brace": ("yaml", GREET + "output: {text: ${input.text}}\n", 9),
+    "a YAML error: a quote": ("yaml", GREET + 'output: "done\n', 10),
+    "a YAML error: a tab": ("yaml", GREET + "\toutput: done\n", 9),
+    "a YAML error: a control character": ("yaml", GREET + "output: \x01\n", 9),
+    "a YAML error: an escape": ("yaml", GREET + 'output: "\\q"\n', 9),
+    "a YAML error: an indentation": ("yaml", GREET + "   output: done\n", 9),
+    "a YAML error: a bang": ("yaml", GREET + "output: !a && b\n", 9),
+    "a YAML error: a tag": ("yaml", GREET + "output: !!str done\n", 9),
+    "a YAML error: an alias": ("yaml", GREET + "output: *nothing\n", 9),
+    "a YAML error: a merge key": ("yaml", GREET + "context: {<<: {}}\n", 9),
+    "a YAML error: a key": ("yaml", GREET + "context: {[a]: 1}\n", 9),
+    "a YAML error: two documents": ("yaml", GREET + "---\n", 9),
+    "a YAML error: too deep": ("yaml", GREET + f"output: {'[' * 40}{']' * 40}\n", 9),
+    "an unknown key": ("unknown_key", GREET.replace("on_success", "on_sucess"), 8),
+    "an unknown state": ("unknown_state", GREET.replace("on_success: done", "on_success: dome"), 8),
+    "an unknown state, where there is none": ("unknown_state", "initial_state: a\nfinal_states: []\nstates: {}\n", 1),
+    "a state nothing reaches": ("unreachable_state", GREET + "  idle: {agent: greeter, on_success: done}\n", 9),
+    "a final state nothing reaches": ("unreachable_state", GREET.replace("[done]", "[done, never]"), 4),
+    "a state without an end": ("no_path_to_end", GREET.replace("on_success: done", "on_success: hello"), 6),
+    "a state without an end, as there is none": (
+        "no_path_to_end",
+        GREET.replace("[done]", "[]").replace("on_success: done", "on_success: hello"),
+        6,
+    ),
+    "an undeclared agent": ("undeclared_agent", GREET.replace("agent: greeter", "agent: greter"), 7),
+}
+"""What `agentflow apply` has to refuse: the code, the file and the line; agents other than `greeter` are undeclared."""
+
+NO_CEL = (
+    "input.x >=",
+    "input.x = 1",
+    "input.x & true",
+    "input.x | true",
+    "input.`x`",
+    "input.",
+    "input.x input",
+    "(input.x",
+    "input.x]",
+    "[1, 2",
+    "size(input.x,)",
+    "has(input)",
+    "input.all(x)",
+    "input.all(1, true)",
+    "'text",
+    "'\\q'",
+    "'\\ud800'",
+    "b'\\u0041'",
+    "1x",
+    "99999999999999999999",
+    "99999999999999999999u",
+    "1e999",
+    "while",
+    ". ",
+    "Message{}",
+    "input.x ? 1",
+    "{'a' 1}",
+    "#",
+    "${input.x}",
+)
+"""Conditions with a syntax error, one for each thing the parser can say."""
+
+SLIPS |= {
+    f"a CEL syntax error: {condition}": (
+        "cel_syntax",
+        f"{GREET}    transitions:\n      - to: done\n        condition: |-\n          {condition}\n",
+        12,
+    )
+    for condition in NO_CEL
+}
+
 
 def changed(old: str, new: str, source: str = SUPPORT) -> bytes:
     """The sound file with one thing changed."""
