@@ -24,7 +24,7 @@ built from them. The branches are the reactions a caller has:
     ├── RunError                    a run that did not end well
     │   ├── RunFailed
     │   ├── RunCancelled
-    │   └── RunTimeout              the wait ended before the run did (carries the run's state)
+    │   └── RunTimeout              the wait ended before the run did (carries the run's state; also a TimeoutError)
     └── StepError                   raised inside a handler or tool to fail a step on purpose
 """
 
@@ -173,8 +173,8 @@ class RunCancelled(RunError):
     code = "run.cancelled"
 
 
-class RunTimeout(RunError):
-    """The caller's wait ended before the run did; `fields['state']` is where the run stands."""
+class RunTimeout(RunError, TimeoutError):
+    """The caller's wait ended before the run did; `fields['state']` is where the run stands. Also a `TimeoutError`."""
 
     code = "run.timeout"
     exit_code = 5

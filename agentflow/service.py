@@ -20,6 +20,7 @@ import msgspec
 
 from agentflow import crash, logs
 from agentflow.clock import Clock, SystemClock, format_time
+from agentflow.ending import end
 from agentflow.errors import AgentflowError, MeshError
 from agentflow.ids import new_id
 from agentflow.mesh.connect import connect
@@ -85,9 +86,7 @@ class Host:
         try:
             yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end(task, patience=0.1)
             for key in keys:
                 with contextlib.suppress(MeshError):
                     await bucket.delete(key)
@@ -171,9 +170,7 @@ async def _until_stopped(host: Host, body: Body) -> None:
         elif lost.done():
             lost.result()
     finally:
-        for task in (work, lost, stop):
-            task.cancel()
-        await asyncio.gather(work, lost, stop, return_exceptions=True)
+        await end(work, lost, stop)
 
 
 async def _as_coroutine(body: Body, host: Host) -> None:

@@ -98,10 +98,17 @@ def project_here() -> Path | None:
 
 
 def describe(mesh: "LocalMesh") -> dict[str, Any]:
-    """Where everything of a mesh is."""
+    """Where everything of a mesh is, and what to do next."""
+    import json
+    import shlex
+
+    from agentflow.cli.samples import sample_input
+
     server = mesh.server
     assert server.binary is not None
     workflows = [f"{each.declaration.name}@{each.declaration.version}" for each in mesh.applied]
+    goal = next((each.declaration.name for each in mesh.applied), "GOAL")
+    sample = sample_input(mesh.project.folder / mesh.project.workflows[0]) if mesh.applied else {}
     return {
         "ready": True,
         "nats_url": mesh.url,
@@ -113,13 +120,13 @@ def describe(mesh: "LocalMesh") -> dict[str, Any]:
         "project": mesh.project.path or None,
         "processes": {name: [child.pid for child in children] for name, children in mesh.services.items()},
         "workflows": workflows,
+        "next": f"agentflow submit {goal} --input {shlex.quote(json.dumps(sample, ensure_ascii=False))} --follow",
     }
 
 
 def print_box(ready: dict[str, Any]) -> None:
     """The same for people."""
     server = ready["nats_server"]
-    goal = next(iter(ready["workflows"]), "GOAL").partition("@")[0]
     lines = [
         ("agentflow dev", "ready; Ctrl-C stops it"),
         ("", ""),
@@ -131,7 +138,7 @@ def print_box(ready: dict[str, Any]) -> None:
         ("services", ", ".join(f"{name} ({', '.join(map(str, pids))})" for name, pids in ready["processes"].items())),
         ("workflows", ", ".join(ready["workflows"]) or "none: agentflow apply FILE"),
         ("", ""),
-        ("next", f"agentflow submit {goal} --input '{{}}' --follow"),
+        ("next", ready["next"]),
         ("", "agentflow runs     agentflow doctor     nats sub 'workflows.>'"),
     ]
     box([f"{name:<13} {value}".rstrip() for name, value in lines])

@@ -27,6 +27,7 @@ import functools
 import inspect
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,7 +35,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec, TextIO
 
 import typer
 
-from agentflow.errors import AgentflowError
+from agentflow.errors import AgentflowError, NotStored
 
 P = ParamSpec("P")
 
@@ -54,6 +55,7 @@ NatsUrl = Annotated[
 
 INTERRUPTED, READER_GONE = 130, 141
 _EXIT_BY_CODE = {"mesh.no_responders": 8}
+_MISSING = re.compile(r"read of (\S+): 503|(stream|bucket|object store) (\S+) does not exist")
 
 
 def command(function: Callable[P, Any]) -> Callable[P, None]:
@@ -111,7 +113,7 @@ def fail(error: BaseException, *, as_json: bool) -> NoReturn:
     """Print an error where the caller looks for it, and end with its exit code."""
     if os.environ.get("AF_DEBUG") == "1":
         traceback.print_exception(error, file=sys.stderr)
-    described = describe(error)
+    described = describe(understood(error))
     if as_json:
         emit_line({"error": described})
     else:
@@ -120,6 +122,18 @@ def fail(error: BaseException, *, as_json: bool) -> NoReturn:
         if "hint" in described:
             note(f"hint: {described['hint']}")
     raise typer.Exit(exit_code(error)) from None
+
+
+def understood(error: BaseException) -> BaseException:
+    """The error as a person can act on it: a server without our streams answers a read with 503 and nothing else."""
+    if not isinstance(error, NotStored) or error.error_code != NotStored.code:
+        return error
+    if (found := _MISSING.match(error.message)) is None:
+        return error
+    kind, name = found[2] or "stream", found[1] or found[3]
+    plainer = NotStored(f"no {kind} {name} on this server")
+    plainer.fields = {**error.fields, "hint": "agentflow streams apply"}
+    return plainer
 
 
 def describe(error: BaseException) -> dict[str, Any]:

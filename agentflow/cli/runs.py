@@ -1,6 +1,5 @@
 """`agentflow submit`, `watch`, `runs` and `show`: giving work and looking at it."""
 
-import contextlib
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -292,8 +291,12 @@ async def with_suggestions(client: "Client", error: "NotStored", run_id: str) ->
     if error.error_code != "run.unknown":
         return error
     known: set[str] = set()
-    with contextlib.suppress(MeshError):
+    try:
         async for message in client.transport.read(STREAM, "workflows.*.in"):
             known.add(subjects.parse(message.subject).owner)
+    except NotStored as missing:
+        return missing  # no run is known where there is no stream of them
+    except MeshError:
+        pass
     hint = did_you_mean(run_id, known) or "there are no runs yet: agentflow submit GOAL"
     return NotStored(error.message, code=error.error_code, run_id=run_id, hint=hint)

@@ -4,14 +4,15 @@
         async with Client.connect(mesh.url) as client: ...
 
 Started in order (server, streams, services, workflows) and ready when every service has announced itself; stopped in
-the other order (services drain, then the server). A service that ends by itself is started again, with growing pauses.
+the other order: the runtime drains while the executor still answers the tool calls it waits for, then executor and
+detector, then the planner, then the server. A service that ends by itself is started again, with growing pauses.
 Whatever fails on the way, nothing is left running; if this process is killed, the kernel ends its children.
 """
 
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -37,7 +38,13 @@ READY_TIMEOUT = 30.0
 """Seconds the services get to announce themselves."""
 
 STOP_TIMEOUT = 13.0
-"""Seconds a service gets to drain and end: its own drain timeout (10 s) and a little."""
+"""Seconds the services get to drain and end: the drain timeout of the first (10 s) and a little."""
+
+LEAST_STOP = 3.0
+"""Seconds those that are stopped later get at least, however long the first took."""
+
+LAST_TO_STOP = ("executor", "detector"), ("planner",)
+"""Services that are stopped after all others, in this order: handlers in a runtime wait for what an executor does."""
 
 _POLL = 0.02
 
@@ -162,18 +169,26 @@ class LocalMesh:
             await transport.close()
 
     async def stop(self, deadline: float = STOP_TIMEOUT) -> None:
-        """Stop the services, then the server; idempotent. What did not end by itself is noted."""
+        """Stop the services in order, then the server; idempotent. What did not end by itself is noted.
+
+        The services have `deadline` seconds together, but each stage `LEAST_STOP` (or `deadline`, if that is less).
+        """
         await self._watch.stop()
         if self._announced is not None:
             withdraw(self._announced)
             self._announced = None
-        running = [child for child in self.processes() if child.running]
-        for child, code in zip(
-            running, await asyncio.gather(*(child.stop(deadline) for child in running)), strict=True
-        ):
+        loop = asyncio.get_running_loop()
+        until = loop.time() + deadline
+        for names in stages(self.services):
+            children = [child for name in names for child in self.services[name] if child.running]
+            await self._stop_children(children, max(until - loop.time(), min(LEAST_STOP, deadline)))
+        await self.server.stop()
+
+    async def _stop_children(self, children: Sequence[ChildProcess], deadline: float) -> None:
+        codes = await asyncio.gather(*(child.stop(deadline) for child in children))
+        for child, code in zip(children, codes, strict=True):
             if code:
                 self._note(f"{child.name} ended with {code}, see {child.log}")
-        await self.server.stop()
 
     def _programs(self) -> list[Program]:
         programs, absent = services.programs_to_start(services.installed_programs())
@@ -255,6 +270,15 @@ class LocalMesh:
             data_dir=str(self.directory),
         )
         announce(self._announced)
+
+
+def stages(names: Iterable[str]) -> list[list[str]]:
+    """The services that are stopped together, the first to be stopped first."""
+    late = [name for stage in LAST_TO_STOP for name in stage]
+    present = list(names)
+    found = [[name for name in present if name not in late]]
+    found += [[name for name in present if name in stage] for stage in LAST_TO_STOP]
+    return [stage for stage in found if stage]
 
 
 def service_failed(child: ChildProcess, code: str, what: str) -> MeshError:

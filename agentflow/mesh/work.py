@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from agentflow.ending import end
 from agentflow.errors import AgentflowError, EvidenceError, InputError, MeshError
 from agentflow.mesh.transport import Consumer, Delivery
 
@@ -61,9 +62,7 @@ class Worker:
             while self._tasks:
                 await asyncio.wait(self._tasks)
         finally:
-            for task in (closing, beating, *self._tasks):
-                task.cancel()
-            await asyncio.gather(closing, beating, *self._tasks, return_exceptions=True)
+            await end(closing, beating, *self._tasks)
 
     async def _close_on(self, stop: asyncio.Event) -> None:
         await stop.wait()

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pty
+import shlex
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -16,6 +17,10 @@ import psutil
 import pytest
 
 from agentflow.cli import dev
+from agentflow.definitions import Applied
+from agentflow.local.mesh import LocalMesh
+from agentflow.mesh.server_binary import Binary
+from agentflow.registry import WorkflowDeclaration
 from tests.cli.terminal import Terminal
 from tests.support.pids import gone
 from tests.support.waiting import eventually
@@ -97,6 +102,7 @@ async def test_dev_runs_until_it_is_interrupted_and_leaves_no_process(which: sig
         said["ephemeral"],
     )
     assert said["nats_url"].startswith("nats://127.0.0.1:")
+    assert "agentflow submit GOAL --input '{}' --follow" == said["next"]
     assert {"planner", "executor"} == set(said["processes"])
     assert {pid for pids in said["processes"].values() for pid in pids} < set(processes)
     assert 0 == code
@@ -219,3 +225,18 @@ def test_off_a_terminal_the_box_is_lines(capsys: pytest.CaptureFixture[str]) -> 
     dev.box(["one", "two"])
 
     assert "one\ntwo\n" == capsys.readouterr().out
+
+
+def test_the_next_command_is_one_that_the_workflow_takes(tmp_path: Path) -> None:
+    """The keys its definition requires are filled, and the shell sees one word."""
+    (tmp_path / "agentflow.yaml").write_text("workflows: [flow.yaml]\n")
+    schema = {"type": "object", "required": ["ticket's", "n"], "properties": {"n": {"type": "integer"}, "o": {}}}
+    (tmp_path / "flow.yaml").write_text(json.dumps({"input_schema": schema}))
+    mesh = LocalMesh(tmp_path / "data", project=tmp_path / "agentflow.yaml")
+    mesh.server.binary = Binary(Path("nats-server"), "PATH")
+    mesh.applied.append(Applied(WorkflowDeclaration("flow", "1.0.0", "fsm", "0" * 64, ""), new=True))
+    words = shlex.split(dev.describe(mesh)["next"])
+
+    assert ["agentflow", "submit", "flow", "--input"] == words[:4]
+    assert {"ticket's": "…", "n": 1} == json.loads(words[4])
+    assert ["--follow"] == words[5:]

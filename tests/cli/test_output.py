@@ -26,6 +26,7 @@ from agentflow.cli.output import (
     paint,
     plain,
     table,
+    understood,
 )
 from agentflow.errors import (
     AgentflowError,
@@ -337,3 +338,49 @@ def test_examples_keep_their_lines() -> None:
     assert ["Examples:", "agentflow one", "agentflow two --json"] == [
         line.strip() for line in shown.get_help(context).splitlines()[-3:]
     ]
+
+
+# --- a server without our streams -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "fields", "expected"),
+    [
+        (
+            "read of AF_MESSAGES: 503 \nNats-Subject: $JS",
+            {"stream": "AF_MESSAGES"},
+            "no stream AF_MESSAGES on this server",
+        ),
+        ("stream AF_MESSAGES does not exist", {"name": "AF_MESSAGES"}, "no stream AF_MESSAGES on this server"),
+        ("bucket AF_CONFIG does not exist; is …", {"name": "KV_AF_CONFIG"}, "no bucket AF_CONFIG on this server"),
+    ],
+)
+def test_a_server_without_our_streams_is_told_in_words(
+    message: str, fields: dict[str, str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, how to make them, and the code and exit code there were."""
+    assert 3 == ended(raising(NotStored(message, **fields)))
+    assert f"error[mesh.not_stored]: {expected}\nhint: agentflow streams apply\n" == capsys.readouterr().err
+    assert 3 == ended(raising(NotStored(message, **fields)), as_json=True)
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert {
+        "code": "mesh.not_stored",
+        "message": expected,
+        "hint": "agentflow streams apply",
+        "fields": fields,
+    } == error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotStored("get x in AF_CONFIG: not there"),
+        NotStored("read of AF_MESSAGES: 408 timeout", stream="AF_MESSAGES"),
+        NotStored("stream x does not exist", code="stream.unknown"),
+        MeshError("read of AF_MESSAGES: 503"),
+        ValueError("read of AF_MESSAGES: 503"),
+    ],
+)
+def test_any_other_error_is_left_as_it_is(error: Exception) -> None:
+    """Another code, another status, another class."""
+    assert understood(error) is error

@@ -1,13 +1,16 @@
 """Which mesh a command means."""
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
+from agentflow.cli import app
 from agentflow.cli.session import locate, open_client, open_transport
 from agentflow.errors import Unreachable
 from agentflow.local.running import RunningMesh, announce, process_start
+from agentflow.mesh.embedded import EmbeddedServer
 
 
 @pytest.fixture
@@ -77,3 +80,18 @@ async def test_a_connection_is_closed_behind_the_command() -> None:
     async with open_client("memory://session") as client:
         assert client.transport.connected
     assert not client.transport.connected
+
+
+@pytest.mark.parametrize(
+    "arguments", [("runs",), ("show", "x"), ("watch", "x"), ("cancel", "x"), ("signal", "x", "go")]
+)
+async def test_a_server_without_streams_is_answered_with_how_to_make_them(
+    arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A real server's answer to a read where no stream is."""
+    async with EmbeddedServer.running(tmp_path) as server:
+        code = await asyncio.to_thread(app.run, [*arguments, "--nats-url", server.url])
+
+    assert 3 == code
+    said = capsys.readouterr().err
+    assert "error[mesh.not_stored]: no stream AF_MESSAGES on this server\nhint: agentflow streams apply\n" == said

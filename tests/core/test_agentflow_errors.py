@@ -74,3 +74,18 @@ def test_fields_hold_what_a_caller_needs_to_go_on() -> None:
     """A conflict carries what is stored, a time-out the run's state."""
     assert b"theirs" == Conflict("x", stored=b"theirs").fields["stored"]
     assert "waiting" == RunTimeout("x", state="waiting").fields["state"]
+
+
+def test_a_time_out_is_also_what_everybody_calls_one() -> None:
+    """Callers who know nothing of agentflow catch it; its message and facts are those of our errors."""
+    with pytest.raises(TimeoutError) as caught:
+        raise RunTimeout("run r has not ended", state="x", run_id="r")
+    error = caught.value
+
+    assert isinstance(error, RunTimeout)
+    assert ("run r has not ended", "run.timeout", {"state": "x", "run_id": "r"}) == (
+        str(error),
+        error.error_code,
+        error.fields,
+    )
+    assert (None, ("run r has not ended",)) == (error.errno, error.args)

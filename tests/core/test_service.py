@@ -1,6 +1,7 @@
 """The shell of every service: it starts, presents itself, drains on a signal, and ends with the right exit code."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from agentflow import service
 from agentflow.errors import AgentflowError, Conflict, EvidenceError, MeshError, NotStored, ServerUnfit, Unreachable
 from agentflow.ids import is_ulid
 from agentflow.mesh.memory import MemoryTransport
+from agentflow.mesh.memory_buckets import MemoryBucket
 from agentflow.mesh.transport import ServiceSpec, Transport
 from agentflow.registry import Heartbeat, alive_key
 from agentflow.service import Body, Host, Incarnation, run
@@ -411,6 +413,26 @@ async def test_heartbeats_survive_a_broker_that_is_away(host: Host, broker: Memo
 
     broker.broker.start()
     assert await present()
+
+
+async def test_heartbeats_end_although_their_cancellation_is_lost(
+    host: Host, broker: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is when the broker answers in that very moment: the process must end, and its entries with it."""
+    put, begun = MemoryBucket.put, asyncio.Event()
+
+    async def deaf(self: MemoryBucket, key: str, value: bytes, *, ttl: float | None = None) -> int:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.05)
+        return await put(self, key, value, ttl=ttl)
+
+    async with asyncio.timeout(5):
+        async with host.registered(host.heartbeat_for("agent", "greeter")):
+            monkeypatch.setattr(MemoryBucket, "put", deaf)
+            await begun.wait()
+
+    assert [] == await (await broker.bucket("AF_REGISTRY")).entries()
 
 
 async def test_an_error_inside_still_removes_the_entries(host: Host, broker: MemoryTransport) -> None:

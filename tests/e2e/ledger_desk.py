@@ -1,5 +1,6 @@
 """Agents and tools of the kill tests: every run of a handler and every effect leaves a line in a file."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ class Clerk(Agent):
         """Book once through a tool; the line in `runs` shows how often the handler was run."""
         with Path(ctx.settings["runs"]).open("a") as runs:  # noqa: ASYNC230 - a line in a local file
             runs.write(message.id + "\n")
+        await asyncio.sleep(float(ctx.settings.get("pause", 0)))
         booked = await ctx.call_tool("book", amount=message.input["amount"])
         return {"booked": booked["amount"]}
 

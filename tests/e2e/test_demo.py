@@ -5,11 +5,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from agentflow_support_desk.demo import run_demo
+from agentflow_support_desk.errors import AgentNotReadyError
+from agentflow_support_desk.tickets import MATERIAL, load_tickets
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -94,3 +99,20 @@ def test_three_hundred_real_queries_are_worked_after_learning_from_others(tmp_pa
     assert (figures["failed"], figures["lost"], figures["duplicates"]) == (0, 0, 0)
     assert figures["verify"]["ok"] is True
     assert figures["accuracy"] > 0.7
+
+
+async def test_a_classifier_that_cannot_learn_ends_the_demo_with_its_reason(tmp_path: Path) -> None:
+    """Examples that got past the command, on a real mesh: one clear error within the time of a start."""
+    (tmp_path / "one.csv").write_text("text,category\nhello there,one\n")
+    begun = time.monotonic()
+    with pytest.raises(AgentNotReadyError, match=r"classifier did not start: .*1 examples of 1 intents"):
+        await run_demo(
+            load_tickets(MATERIAL / "tickets.csv", 1),
+            tmp_path / "demo",
+            examples=tmp_path / "one.csv",
+            note=lambda _: None,
+            progress=lambda _, __: None,
+        )
+
+    assert time.monotonic() - begun < 50
+    assert nothing_runs_in(tmp_path)

@@ -14,12 +14,14 @@ from agentflow.definitions import Applied
 from agentflow.errors import ConfigError, DefinitionError, MeshError
 from agentflow.local import mesh as local_mesh
 from agentflow.local import services, watch
-from agentflow.local.mesh import LocalMesh, MeshOptions, reason_in
+from agentflow.local.mesh import LocalMesh, MeshOptions, reason_in, stages
+from agentflow.local.processes import ChildProcess
 from agentflow.local.running import meshes_alive
 from agentflow.local.services import Program
 from agentflow.mesh.connect import connect
 from agentflow.mesh.transport import Transport
 from agentflow.registry import REGISTRY, WorkflowDeclaration
+from tests.local.conftest import StubProgram
 from tests.support.pids import gone, parent_of_one
 from tests.support.waiting import eventually
 
@@ -382,6 +384,55 @@ async def test_what_does_not_end_is_killed_and_told(stubs: dict[str, Program], p
 
     assert {"executor": 0, "planner": -signal.SIGKILL, "runtime": 0} == {c.name: c.exit_code for c in mesh.processes()}
     assert [note for note in notes if "planner ended with -9" in note]
+
+
+async def test_the_runtime_is_stopped_while_what_its_handlers_wait_for_still_runs(
+    stubs: dict[str, Program], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then executor and detector, then the planner; the server is there to the end."""
+    stubs["detector"] = StubProgram("detector", "stub")
+    mesh = LocalMesh(tmp_path / "data", project=project, options=MeshOptions(processes={"runtime": 2}))
+    stop, seen = ChildProcess.stop, dict[str, set[str]]()
+
+    async def watched(child: ChildProcess, deadline: float = 10.0) -> int | None:
+        if child in mesh.processes():
+            assert mesh.server.alive
+            seen[child.name] = {other.name for other in mesh.processes() if other.running}
+        return await stop(child, deadline)
+
+    await mesh.start()
+    monkeypatch.setattr(ChildProcess, "stop", watched)
+    await mesh.stop()
+    await mesh.stop()
+
+    everything = {"runtime", "runtime-2", "executor", "detector", "planner"}
+    assert everything == set(seen)
+    assert seen["runtime"] == everything
+    for name in ("executor", "detector"):
+        assert {"executor", "detector", "planner"} >= seen[name] >= {name, "planner"}
+    assert {"planner"} == seen["planner"]
+    assert {0} == {child.exit_code for child in mesh.processes()}
+
+
+async def test_a_runtime_that_takes_all_the_time_leaves_the_others_enough_to_end_well(
+    stubs: dict[str, Program], project: Path, tmp_path: Path
+) -> None:
+    """The deadline is for all of them, but none is killed for another's sake."""
+    mesh = LocalMesh(tmp_path / "data", project=project, options=MeshOptions(environment=mode(runtime="deaf")))
+    await mesh.start()
+    async with asyncio.timeout(10):
+        await mesh.stop(deadline=1.0)
+
+    assert {"executor": 0, "planner": 0, "runtime": -signal.SIGKILL} == {c.name: c.exit_code for c in mesh.processes()}
+
+
+def test_services_are_stopped_in_stages() -> None:
+    """One nobody knows is stopped with the first; what is not there makes no stage."""
+    assert [["runtime", "new"], ["executor", "detector"], ["planner"]] == stages(
+        ["executor", "planner", "runtime", "detector", "new"]
+    )
+    assert [["planner"]] == stages(["planner"])
+    assert [] == stages([])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")

@@ -26,12 +26,12 @@ the thing it is about is passed on too.
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 from agentflow_support_desk.errors import EmptyTextError, MissingExtraError, TrainingError
-from agentflow_support_desk.words import Vocabulary, split_words
+from agentflow_support_desk.words import Vocabulary, plain, split_words
 
 ANSWER_FROM = 0.5
 """From this confidence upwards a ticket is answered; below it a person takes over."""
@@ -93,12 +93,7 @@ class Classifier:
         scikit-learn is not installed.
         """
         pairs = list(examples)
-        intents = tuple(sorted({intent for _, intent in pairs}))
-        if len(intents) < 2:
-            raise TrainingError(f"{len(pairs)} examples of {len(intents)} intents", "examples of two or more intents")
-        for text, intent in pairs:
-            if not split_words(text):
-                raise TrainingError(f"{text!r} as an example of {intent!r}", "at least one word in every example")
+        intents = check_examples(pairs)
         vocabulary = Vocabulary(text for text, _ in pairs)
         return cls(_fit(pairs, vocabulary), intents, vocabulary)
 
@@ -113,6 +108,20 @@ class Classifier:
         ranked = sorted(zip(rows[surest], self.intents, strict=True), key=lambda pair: (-pair[0], pair[1]))
         (best, intent), (second, runner_up) = ranked[0], ranked[1]
         return Classification(intent, round(_confidence(best, known), 6), runner_up, round(best - second, 6))
+
+
+def check_examples(examples: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """The intents of (text, intent) pairs that can be trained on, sorted; needs no scikit-learn.
+
+    Raises `TrainingError` for fewer than two intents or an example without words.
+    """
+    intents = tuple(sorted({intent for _, intent in examples}))
+    if len(intents) < 2:
+        raise TrainingError(f"{len(examples)} examples of {len(intents)} intents", "examples of two or more intents")
+    for text, intent in examples:
+        if not split_words(plain(text)):
+            raise TrainingError(f"{text!r} as an example of {intent!r}", "at least one word in every example")
+    return intents
 
 
 def _fit(pairs: list[tuple[str, str]], vocabulary: Vocabulary) -> _Model:

@@ -53,12 +53,13 @@ async def demo(
     """
     import asyncio
 
+    from agentflow_support_desk.classifier import check_examples
     from agentflow_support_desk.demo import run_demo
     from agentflow_support_desk.tickets import MATERIAL, load_examples, load_tickets
 
     work = await asyncio.to_thread(load_tickets, tickets or MATERIAL / "tickets.csv", limit)
     if learn_from is not None:
-        await asyncio.to_thread(load_examples, learn_from)
+        check_examples(await asyncio.to_thread(load_examples, learn_from))
     directory = data_dir or new_data_dir()
     with progress_bar() as progress:
         outcome = await run_demo(work, directory, examples=learn_from, note=note, progress=progress)

@@ -10,11 +10,15 @@ from typing import Any
 from agentflow import subjects
 from agentflow.client import Client
 from agentflow.clock import SystemClock
-from agentflow.errors import RunError
+from agentflow.errors import MeshError, RunError
 from agentflow.local.mesh import LocalMesh, MeshOptions
+from agentflow.mesh.server_errors import directory_error
+from agentflow.payloads import Lifecycle
 from agentflow.registry import REGISTRY
+from agentflow.runs import read_event
 from agentflow_streams.verification import verify
-from agentflow_support_desk.desk import Desk, lay_out, read_effects
+from agentflow_support_desk.desk import Desk, lay_out, read_effects, require_unused
+from agentflow_support_desk.errors import AgentNotReadyError
 from agentflow_support_desk.figures import Worked, by_state, summarise
 from agentflow_support_desk.tickets import Ticket
 
@@ -23,6 +27,9 @@ IN_FLIGHT = 32
 
 PATIENCE = 600.0
 """Seconds one ticket gets."""
+
+LEARNING = 60.0
+"""Seconds the agents get to start, learning included."""
 
 AGENTS = frozenset({"classifier", "writer"})
 """The agents of the desk."""
@@ -53,14 +60,17 @@ async def run_demo(
     note: Callable[[str], None],
     progress: Progress,
 ) -> Outcome:
-    """Work the tickets in a data directory of their own; raises what `LocalMesh.start` raises."""
-    desk = await asyncio.to_thread(lay_out, directory, examples)
+    """Work the tickets in a data directory of their own.
+
+    Raises what `LocalMesh.start` and `prepare` raise, and `AgentNotReadyError` for an agent that did not start.
+    """
+    desk = await asyncio.to_thread(prepare, directory, examples)
     options = MeshOptions(kind="demo")
     async with LocalMesh.running(desk.mesh, project=desk.project, options=options, note=note) as mesh:
         note(f"mesh is up at {mesh.url}: {len(mesh.processes())} service processes and nats-server")
         async with Client.connect(mesh.url) as client:
             note("waiting for the classifier to learn …")
-            await _until_hosted(client)
+            await _until_hosted(client, mesh.logs / "runtime.log")
             started = time.monotonic()
             worked = await _work_all(client, tickets, progress)
             seconds = time.monotonic() - started
@@ -73,12 +83,39 @@ async def run_demo(
     return Outcome(figures, by_state(worked), worked, desk, damages)
 
 
-async def _until_hosted(client: Client) -> None:
+def prepare(directory: Path, examples: Path | None = None) -> Desk:
+    """Lay out a desk in a folder of its own.
+
+    Raises `DataDirUsedError` for a folder in use, `MeshError` (`server.data_dir`, `server.disk_full`) for one that
+    cannot be written, and `MaterialError`.
+    """
+    try:
+        require_unused(directory)
+        return lay_out(directory, examples)
+    except OSError as error:
+        found = directory_error(directory, error)
+        hint = "give a --data-dir that is writable and has room"
+        raise MeshError(found.message, code=found.error_code, directory=str(directory), hint=hint) from error
+
+
+async def _until_hosted(client: Client, log: Path) -> None:
     """Wait until both agents are alive: goals would only wait for them on the stream."""
     registry = await client.transport.bucket(REGISTRY)
-    async with asyncio.timeout(PATIENCE):
-        while {entry.key.split(".")[1] for entry in await registry.entries("agent.")} < AGENTS:  # noqa: ASYNC110 - the registry is looked at
-            await asyncio.sleep(0.1)
+    deadline = time.monotonic() + LEARNING
+    while missing := AGENTS - {entry.key.split(".")[1] for entry in await registry.entries("agent.")}:
+        for agent in sorted(missing):
+            if reason := await _failure(client, agent):
+                raise AgentNotReadyError(agent, reason, log)
+        if time.monotonic() >= deadline:
+            raise AgentNotReadyError(min(missing), f"it was not ready within {LEARNING:g} s", log)
+        await asyncio.sleep(0.1)
+
+
+async def _failure(client: Client, agent: str) -> str | None:
+    """Why an agent failed, if the last thing the runtime told of it is that it did."""
+    last = await client.transport.last("AF_AGENTS", subjects.agent_out(agent))
+    payload = None if last is None else read_event(last).payload
+    return payload.detail if isinstance(payload, Lifecycle) and payload.state == "failed" else None
 
 
 async def _work_all(client: Client, tickets: list[Ticket], progress: Progress) -> list[Worked]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from agentflow_support_desk.errors import DataDirUsedError
 from agentflow_support_desk.knowledge import build_index, load_articles
 from agentflow_support_desk.tickets import MATERIAL
 
@@ -62,6 +63,19 @@ def lay_out(directory: Path, examples: Path | None = None) -> Desk:
     (directory / DEFINITION).write_bytes(definition)
     desk.project.write_text(yaml.safe_dump(_project(desk, examples or MATERIAL / "examples.csv"), sort_keys=False))
     return desk
+
+
+def require_unused(directory: Path) -> None:
+    """Raise `DataDirUsedError` for a folder with the records of a run, or with a project that is not a desk's.
+
+    What `lay_out` made alone is no hindrance: a demo that could not start can be started again.
+    """
+    desk = Desk(directory)
+    for records in (desk.mesh / "jetstream", desk.outbox, desk.cases):
+        if records.exists() and (records.is_dir() or records.stat().st_size):
+            raise DataDirUsedError(directory, records)
+    if desk.project.exists() and not desk.index.exists():
+        raise DataDirUsedError(directory, desk.project)
 
 
 def _project(desk: Desk, examples: Path) -> dict[str, object]:

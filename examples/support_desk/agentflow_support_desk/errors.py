@@ -6,6 +6,8 @@
     ├── TrainingError               examples that nothing can be learned from (also a ValueError)
     ├── KnowledgeIndexError         bytes that are not an index made by `build_index`
     ├── NoArticleError              a reply was asked for without any article (also a LookupError)
+    ├── DataDirUsedError            the folder for a demo holds something else already
+    ├── AgentNotReadyError          an agent of the desk did not start
     ├── MissingExtraError           an optional dependency is not installed (also an ImportError)
     ├── ModelUnavailable            the language model may answer if asked again later
     └── ModelRefused                the language model will not answer this, however often it is asked
@@ -83,6 +85,34 @@ class NoArticleError(SupportDeskError, LookupError):
     def __init__(self, intent: str) -> None:
         super().__init__(f"no article to answer a ticket about {intent!r} with; allowed: one or more", intent=intent)
         self.intent = intent
+
+
+class DataDirUsedError(SupportDeskError):
+    """The folder given for a demo holds an earlier one, or another project; `found` is the file that says so."""
+
+    code = "demo.data_dir_used"
+    exit_code = 7
+
+    def __init__(self, directory: Path, found: Path) -> None:
+        super().__init__(
+            f"{directory} is in use already: it holds {found.relative_to(directory)}; allowed: a folder of its own",
+            directory=str(directory),
+            found=str(found),
+            hint="give another --data-dir, or leave it out for a new folder",
+        )
+        self.directory = directory
+        self.found = found
+
+
+class AgentNotReadyError(SupportDeskError):
+    """An agent of the desk did not start: it failed for `reason`, or was not there in time."""
+
+    code = "demo.agent_not_ready"
+
+    def __init__(self, agent: str, reason: str, log: Path) -> None:
+        super().__init__(f"{agent} did not start: {reason}", agent=agent, reason=reason, hint=f"see {log}")
+        self.agent = agent
+        self.reason = reason
 
 
 class MissingExtraError(SupportDeskError, ImportError):
