@@ -1,13 +1,13 @@
 """Ctrl-C and SIGTERM as something to wait for, so that a command can stop what it runs in order."""
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
 from agentflow.cli.output import note
+from agentflow.ending import end
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -56,7 +56,4 @@ class Interrupts:
                 return True
             return False
         finally:
-            for task in (doing, waiting):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await end(doing, waiting)

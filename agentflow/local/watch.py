@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from agentflow.ending import end
 from agentflow.errors import AgentflowError, MeshError
 from agentflow.local.processes import ChildProcess
 from agentflow.mesh.embedded import EmbeddedServer
@@ -48,8 +49,8 @@ class Watch:
         """Watch no more; idempotent."""
         if self._task is None:
             return
-        self._task.cancel()
-        [ended] = await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
+        ended = None if self._task.cancelled() else self._task.exception()
         if isinstance(ended, Exception):
             self._note(f"the processes were not watched to the end: {type(ended).__name__}: {ended}")
         self._task = None

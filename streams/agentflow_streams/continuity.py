@@ -2,10 +2,11 @@
 
 `agentflow.chain.examine` judges one chain. Here it is decided what a gap means when not everything was read: a chain
 of kind `handling:`, `decision:` or `audit:` has its places on several streams, and the front of any chain may have
-expired with its stream. A gap is damage only where the missing place must be in what was read.
+expired with its stream. A gap is damage only where the missing place must be in what was read. A chain that lives on
+one stream lives where it is found, under whatever name that stream has: a copy must have every place too.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -83,9 +84,14 @@ class Chains:
         """The link with the highest place of a chain that has one."""
         return max(self.links[chain], key=lambda link: link.place)
 
-    def judge(self, scope: Scope, listed: dict[str, int]) -> Iterator[Damage]:
-        """Every damage in every chain. `listed` says for known decisions how many places others account for."""
-        self._fill_in()
+    def judge(
+        self, scope: Scope, listed: dict[str, int], excused: Set[tuple[str, int]] = frozenset()
+    ) -> Iterator[Damage]:
+        """Every damage in every chain. `listed` says for known decisions how many places others account for.
+
+        What is not clean and `excused` holds no place: it is not told as damage, so it must not hide a gap.
+        """
+        self._fill_in(excused)
         for chain, links in self.links.items():
             breaks = [found for found in examine(links) if (found.stream, found.seq) not in self._late]
             first = min(link.place for link in links)
@@ -101,10 +107,10 @@ class Chains:
                 if below is not None and (link.stream, link.seq) not in self._late:
                     yield link, below
 
-    def _fill_in(self) -> None:
+    def _fill_in(self, excused: Set[tuple[str, int]]) -> None:
         for link, actual in self._doubtful:
             links = self.links.get(link.chain, [])
-            if not links or any(link.place == other.place for other in links):
+            if not links or (link.stream, link.seq) in excused or any(link.place == other.place for other in links):
                 continue
             if any(other.prev_hash == actual for other in links):
                 link = msgspec.structs.replace(link, hash=actual)  # noqa: PLW2901 - the same link, its hash corrected
@@ -118,6 +124,8 @@ class Chains:
         at_front = found.place == first
         if kind == "decision" and name in listed:
             return _missing_places(links) > listed[name] and not may_have_expired(name, homes, scope)
+        if len(homes) == 1 and not homes <= scope.covered():
+            homes = frozenset({found.stream})
         if not homes <= scope.covered() | {found.stream}:
             self.elsewhere += 1
             return False

@@ -5,6 +5,7 @@ were sealed), *continuity* (no chain has a gap) and *completeness* (nothing is c
 only a signed head kept elsewhere proves. Nothing here proves completeness, so `not_vouched` is never empty.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -75,6 +76,16 @@ class Scope(msgspec.Struct, frozen=True):
         """The streams that are read, copies under the names of what they are copies of."""
         return frozenset(name for stream in self.streams for name in (stream.name, *stream.covers))
 
+    def holding(self, seen: Mapping[str, frozenset[str]]) -> "Scope":
+        """The same, where streams also cover those of the mesh whose envelopes were `seen` in them."""
+        return msgspec.structs.replace(
+            self,
+            streams=tuple(
+                msgspec.structs.replace(s, covers=tuple(sorted({*s.covers, *seen.get(s.name, ())})))
+                for s in self.streams
+            ),
+        )
+
     def shortened(self, names: frozenset[str]) -> list[StreamScope]:
         """Those of the named streams whose front is not there."""
         return [s for s in self.streams if s.horizon is not None and names.intersection((s.name, *s.covers))]
@@ -110,3 +121,5 @@ class Verification(msgspec.Struct, frozen=True):
     not_vouched: tuple[str, ...]
     """What this does not prove, one sentence each."""
     streams: tuple[StreamSummary, ...]
+    unchecked: int = 0
+    """Places and references that were not checked: they may be on streams that were not read, or have expired."""

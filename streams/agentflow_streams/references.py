@@ -6,7 +6,7 @@ stream that was not read, has expired, or is a timer (`AF_TIMERS` holds no evide
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,7 +97,8 @@ class References:
         self._last_listing: dict[str, Link] = {}
         self._strangers: dict[str, list[Stranger]] = {}
         self._damaged: dict[str, list[Stranger]] = {}
-        self._given_up: set[str] = set()
+        self._given_up: dict[str, set[Place]] = {}
+        self._consumed: set[tuple[str, str]] = set()
         self._read_at: list[tuple[str, int, int, str]] = []
         self._found: list[Damage] = []
         self._told: set[str] = set()
@@ -112,14 +113,13 @@ class References:
         if self._known.setdefault(link.id, link) is not link:
             self._doubles.setdefault((link.id, link.hash), link)
         self._settle_pending(link, sealed)
+        self._take_account(sealed, payload)
         if late:
             return
         for reference in _references(link, sealed, payload):
             self._take(reference)
         if isinstance(payload, Decision):
             self._take_decision(link, payload)
-        elif isinstance(payload, DeadLetter):
-            self._given_up.add(_given_up(payload))
 
     def add_stranger(self, record: Record) -> None:
         """Take in a message that a decision may list by the hash of its raw bytes.
@@ -143,6 +143,26 @@ class References:
         given_up = (stranger for hash in self._given_up for stranger in self._strangers.get(hash, ()))
         return {stranger.place for stranger in (*named, *given_up)}
 
+    def refused(self) -> set[Place]:
+        """Where the messages are, on any subject, that the mesh says it did not take.
+
+        A decision lists exactly their bytes and subject, or a dead letter has exactly their bytes, stream and sequence.
+        """
+        return {
+            stranger.place
+            for hash, strangers in self._strangers.items()
+            for stranger in strangers
+            if (hash, stranger.subject) in self._consumed
+            or not self._given_up.get(hash, set()).isdisjoint({stranger.place, (_home(stranger.subject), stranger.seq)})
+        }
+
+    def excuse(self, places: Set[Place]) -> None:
+        """Say what is not told as damage where it is stored: then what refers to it tells, if the true one is missing.
+
+        To be called once everything was added, before anything is judged.
+        """
+        self._told = {id for id, them in self._damaged.items() if any(each.place not in places for each in them)}
+
     def explained(self) -> dict[str, int]:
         """For each decision with commands: how many of them are told as missing, and so explain a gap in its chain."""
         explained = dict.fromkeys(self._listing, 0)
@@ -150,13 +170,12 @@ class References:
             explained[reference.by.id] += 1
         return explained
 
-    def judge(self, scope: Scope, open_chains: set[str], accounted: set[Place]) -> Iterator[Damage]:
+    def judge(self, scope: Scope, open_chains: set[str]) -> Iterator[Damage]:
         """Every damage. The last commands of a run in `open_chains` may still be on their way.
 
-        What is damaged itself, and not `accounted` for, is told where it is and not by those that refer to it.
+        What is damaged itself, and not excused, is told where it is and not by those that refer to it.
         """
         in_flight = {last.id for chain, last in self._last_listing.items() if chain in open_chains}
-        self._told = {id for id, them in self._damaged.items() if any(each.place not in accounted for each in them)}
         yield from self._found
         for id, (_, reference) in self._awaited.items():
             if id in self._told:
@@ -173,12 +192,20 @@ class References:
         """Place 0 of a chain that rests on an envelope must carry that envelope's hash."""
         known = self._known.get(below)
         fits = known is None or known.hash == link.prev_hash or (below, link.prev_hash) in self._doubles
-        if below not in self._damaged and not fits:
+        if below not in self._told and not fits:
             told = f"the chain rests on {below}, and its first prev_hash is not the hash of that envelope"
             yield Damage(link.stream, link.seq, "unlinked", link.chain, told)
 
     def _unsettled(self) -> Iterator[Reference]:
         return (reference for references in self._pending.values() for reference in references)
+
+    def _take_account(self, sealed: Sealed, payload: Payload | None) -> None:
+        """Note which bytes an envelope accounts for; only the planner's decisions and dead letters do."""
+        subject = sealed.envelope.subject
+        if isinstance(payload, DeadLetter) and subject == f"dead.{payload.stream}.{payload.consumer}":
+            self._given_up.setdefault(_given_up(payload), set()).add((payload.stream, payload.seq))
+        elif isinstance(payload, Decision | GoalRejected | InputRejected) and subject.endswith(".out"):
+            self._consumed.update((each.hash, each.subject) for each in payload.consumed)
 
     def _settle_pending(self, link: Link, sealed: Sealed) -> None:
         """Settle what waited for this envelope."""

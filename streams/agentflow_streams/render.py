@@ -54,7 +54,8 @@ def print_verification(result: Verification) -> None:
     continuity = len(result.damages) - integrity
     plain = f", and {result.adopted} plain messages are accounted for" if result.adopted else ""
     say(f"integrity     {_mark(integrity)}: {result.envelopes} envelopes are the bytes that were sealed{plain}")
-    say(f"continuity    {_mark(continuity)}: {result.chains} chains, {result.runs} runs of which {_open(result)} open")
+    checked = _checked(continuity, result.unchecked)
+    say(f"continuity    {checked}: {result.chains} chains, {result.runs} runs of which {_open(result)} open")
     say("completeness  not proven, see below")
     _print_lines("warnings", (f"{each.stream} {each.seq}: {each.detail}" for each in result.warnings))
     _print_lines("not vouched for", result.not_vouched)
@@ -76,6 +77,13 @@ def _mark(damages: int) -> str:
     if damages:
         return paint(f"{damages} damaged", "31;1", sys.stdout)
     return paint("ok", "32", sys.stdout)
+
+
+def _checked(damages: int, unchecked: int) -> str:
+    """Continuity is only ok where all of it was checked."""
+    if damages or not unchecked:
+        return _mark(damages)
+    return f"{paint('not all checked', '33', sys.stdout)} ({unchecked} places or references were not, see below)"
 
 
 def _open(result: Verification) -> str:

@@ -8,7 +8,9 @@ Each record is judged by itself (`records`), the sequences of its stream are cou
 and what it refers to goes to `references`. What is kept of a message is a small struct, never its bytes.
 
 What is accepted although it is not sealed: a plain message on an open `in` subject that a decision accounts for by the
-hash of its raw bytes (architecture, section 3.5). What a client does to its own chain is a warning, never damage: no
+hash of its raw bytes (architecture, section 3.5). Elsewhere bytes the mesh did not write are a warning where a decision
+or a dead letter accounts for exactly them, and damage where nothing does; they hold no place and stand for nothing.
+What a client does to its own chain is a warning, never damage: no
 evidence rests on it.
 
 What this cannot see, and says: a tail cut off a stream, a chain that is missing as a whole and that nothing refers to,
@@ -18,6 +20,7 @@ byte by someone who may write everywhere. Signed heads close those (the notary).
 
 from collections.abc import Iterator, Mapping
 
+from agentflow import subjects
 from agentflow.chain import link_of
 from agentflow.envelope import Sealed
 from agentflow.payloads import TERMINAL
@@ -38,6 +41,7 @@ class Verifier:
         self._envelopes = 0
         self._unclean: list[Record] = []
         self._open_inputs: set[Place] = set()
+        self._seen: dict[str, set[str]] = {}
         self._cautions: list[Caution] = []
         self._judged: set[str] = set()
         self._runs: set[str] = set()
@@ -45,8 +49,8 @@ class Verifier:
 
     @property
     def settled(self) -> bool:
-        """Whether everything referred to was found; if not, what was stored meanwhile may settle it."""
-        return self._references.settled
+        """Whether all references were found and all messages are clean; else what was stored meanwhile may settle it."""
+        return self._references.settled and not self._unclean
 
     def add(self, record: Record) -> None:
         """Take in one message."""
@@ -76,7 +80,10 @@ class Verifier:
     def finish(self, first_seqs: Mapping[str, int] | None = None) -> Verification:
         """Judge everything. `first_seqs` are the streams' first sequences now: what expired meanwhile is no gap."""
         accounted = self._references.accounted() & self._open_inputs
-        damages = sorted({*self._gaps(first_seqs or {}), *self._judge_unclean(accounted), *self._judge_ties(accounted)})
+        refused = self._refused()
+        self._references.excuse(accounted | refused | self._strayed())
+        damages = sorted({*self._gaps(first_seqs or {}), *self._judge_unclean(accounted, refused)})
+        damages = sorted({*damages, *self._judge_ties(refused)})
         open_runs = self._open_runs()
         return Verification(
             ok=not damages,
@@ -89,12 +96,14 @@ class Verifier:
             warnings=tuple(sorted([*self._cautions, *self._unsent()])),
             not_vouched=tuple(self._not_vouched(open_runs)),
             streams=tuple(each.summary() for each in self._sequences.values()),
+            unchecked=self._elsewhere() + self._expired(),
         )
 
     def _add_clean(self, record: Record, sealed: Sealed) -> None:
         link = link_of(sealed, record.stream, record.seq)
         self._envelopes += 1
         self._judged.add(link.chain)
+        self._seen.setdefault(record.stream, set()).add(subjects.stream_of(record.subject))
         self._chains.add(link)
         from_client = (record.stream, record.seq) in self._open_inputs
         self._references.add(link, sealed, record.payload, late=from_client)  # what a client refers to binds nobody
@@ -124,10 +133,28 @@ class Verifier:
                 told = f"sequence {first} is" if first == last else f"sequences {first} to {last} are"
                 yield Damage(name, first, "missing", "", f"{told} not in the stream, which lets nobody delete")
 
-    def _judge_unclean(self, accounted: set[Place]) -> Iterator[Damage]:
+    def _refused(self) -> set[Place]:
+        """Where bytes are that the mesh did not write, should not be, and are accounted for as such."""
+        junk = {
+            (record.stream, record.seq)
+            for record in self._unclean
+            if record.damage == "foreign" or (record.damage == "edited" and record.sealed is None)
+        }
+        return (junk - self._open_inputs) & self._references.refused()
+
+    def _strayed(self) -> set[Place]:
+        """Where anyone may write, and what is there is a warning at most."""
+        strayed = {(record.stream, record.seq) for record in self._unclean if record.damage in ("foreign", "missing")}
+        return strayed & self._open_inputs
+
+    def _judge_unclean(self, accounted: set[Place], refused: set[Place]) -> Iterator[Damage]:
         for record in self._unclean:
             place = (record.stream, record.seq)
             if record.damage is None or place in accounted:
+                continue
+            if place in refused:
+                told = f"{record.subject} holds a message that was refused, and is accounted for: {record.detail}"
+                self._cautions.append(Caution(*place, told))
                 continue
             if record.damage in ("foreign", "missing") and place in self._open_inputs:
                 told = f"{record.subject} holds a message that no decision accounts for: {record.detail}"
@@ -135,10 +162,11 @@ class Verifier:
                 continue
             yield Damage(*place, record.damage, _chain_of(record), f"{record.detail} (stored on {record.subject})")
 
-    def _judge_ties(self, accounted: set[Place]) -> Iterator[Damage]:
+    def _judge_ties(self, refused: set[Place]) -> Iterator[Damage]:
         """Chains and references; where the bytes themselves are damaged, what follows from that is not told again."""
         told = {(record.stream, record.seq) for record in self._unclean if record.damage != "missing"}
-        for damage in self._judge_chains():
+        scope = self._scope.holding({name: frozenset(seen) for name, seen in self._seen.items()})
+        for damage in self._judge_chains(scope, refused):
             place = (damage.stream, damage.seq)
             if place in self._open_inputs:
                 self._cautions.append(Caution(*place, f"a client's own chain: {damage.detail}"))
@@ -146,12 +174,12 @@ class Verifier:
                 self._cautions.append(Caution(*place, f"an event told twice after an unknown outcome: {damage.detail}"))
             elif damage.kind == "missing" or place not in told:
                 yield damage
-        for damage in self._references.judge(self._scope, self._runs - self._ended, accounted):
+        for damage in self._references.judge(scope, self._runs - self._ended):
             if damage.kind == "missing" or (damage.stream, damage.seq) not in told:
                 yield damage
 
-    def _judge_chains(self) -> Iterator[Damage]:
-        yield from self._chains.judge(self._scope, self._references.explained())
+    def _judge_chains(self, scope: Scope, refused: set[Place]) -> Iterator[Damage]:
+        yield from self._chains.judge(scope, self._references.explained(), refused)
         for link, below in self._chains.foundations():
             yield from self._references.judge_foundation(link, below)
 
@@ -167,6 +195,12 @@ class Verifier:
             told = f"command {each.id}, the last of an open run, is not on {each.subject}"
             yield Caution(each.by.stream, each.by.seq, f"{told}: it is still to be sent, or lost")
 
+    def _elsewhere(self) -> int:
+        return self._chains.elsewhere + self._references.elsewhere
+
+    def _expired(self) -> int:
+        return self._chains.expired + self._references.expired
+
     def _not_vouched(self, open_runs: tuple[OpenRun, ...]) -> Iterator[str]:
         yield "No signed head was checked: whoever can rewrite every stream can make a history that verifies."
         for sequences in self._sequences.values():
@@ -178,9 +212,9 @@ class Verifier:
             )
         if self._scope.workflow:
             yield f"Only what names run {self._scope.workflow} was read, so sequences were not counted."
-        if elsewhere := self._chains.elsewhere + self._references.elsewhere:
+        if elsewhere := self._elsewhere():
             yield f"{elsewhere} places or references were not checked here (other stream)."
-        if expired := self._chains.expired + self._references.expired:
+        if expired := self._expired():
             yield f"{expired} places or references were not checked: they are older than what the streams keep."
         if timers := self._references.timers:
             yield f"{timers} timers are listed by decisions; AF_TIMERS holds no evidence and was not read."

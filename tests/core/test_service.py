@@ -421,15 +421,16 @@ async def test_heartbeats_end_although_their_cancellation_is_lost(
     """As it is when the broker answers in that very moment: the process must end, and its entries with it."""
     put, begun = MemoryBucket.put, asyncio.Event()
 
-    async def deaf(self: MemoryBucket, key: str, value: bytes, *, ttl: float | None = None) -> int:
-        begun.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(0.05)
+    async def deaf_once(self: MemoryBucket, key: str, value: bytes, *, ttl: float | None = None) -> int:
+        if not begun.is_set():
+            begun.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
         return await put(self, key, value, ttl=ttl)
 
     async with asyncio.timeout(5):
         async with host.registered(host.heartbeat_for("agent", "greeter")):
-            monkeypatch.setattr(MemoryBucket, "put", deaf)
+            monkeypatch.setattr(MemoryBucket, "put", deaf_once)
             await begun.wait()
 
     assert [] == await (await broker.bucket("AF_REGISTRY")).entries()

@@ -17,16 +17,15 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "verify_envelope.py"
 WHOLE = record([Story("a", ("agent_with_tools", "tool", "agent")), Story("b", ("tool",), plain=True)], [0, 1] * 20)
 
 
-def run(lines: Iterable[bytes]) -> "subprocess.CompletedProcess[bytes]":
+def run(lines: Iterable[bytes], *files: Path) -> "subprocess.CompletedProcess[bytes]":
     """The script, by an interpreter that sees nothing but the standard library."""
-    return subprocess.run(
-        [sys.executable, "-S", "-I", str(SCRIPT)], input=b"".join(lines), capture_output=True, check=False
-    )
+    command = [sys.executable, "-S", "-I", str(SCRIPT), *map(str, files)]
+    return subprocess.run(command, input=b"".join(lines), capture_output=True, check=False)
 
 
 def bodies(recording: Recording) -> list[bytes]:
-    """A dump of bodies."""
-    return [each.body + b"\n" for each in recording.messages]
+    """A dump of bodies, without the one plain goal: nothing says of it that it may be plain."""
+    return [each.body + b"\n" for each in recording.messages if not each.body.startswith(b'{"goal"')]
 
 
 def with_subjects(recording: Recording) -> list[bytes]:
@@ -56,27 +55,69 @@ def test_a_sound_dump_passes(dump: Callable[[Recording], list[bytes]]) -> None:
     chains = {sealed.envelope.chain for sealed in sealed_in(WHOLE).values()}
 
     assert (0, b"") == (ended.returncode, ended.stderr)
-    assert f"{len(sealed_in(WHOLE))} envelopes, {len(chains)} chains, 0 problems\n" == ended.stdout.decode()
+    assert f"{len(sealed_in(WHOLE))} envelopes, " in ended.stdout.decode()
+    assert ended.stdout.decode().endswith(f" plain lines, {len(chains)} chains, 0 problems\n")
+
+
+def test_a_plain_goal_is_told_and_no_problem() -> None:
+    """Where its subject says that clients write there; without a subject, or on another one, it is a problem."""
+    line, goal = next((n, each) for n, each in enumerate(WHOLE.messages, 1) if each.body.startswith(b'{"goal"'))
+    sound = run(with_subjects(WHOLE))
+    unknown = run(each.body + b"\n" for each in WHOLE.messages)
+    elsewhere = run(with_subjects(altered(WHOLE, line - 1, goal.body, "workflows.b.out")))
+
+    assert f"line {line}: not an envelope: " in sound.stdout.decode()
+    assert ", 1 plain lines, " in sound.stdout.decode()
+    assert (0, 1, 1) == (sound.returncode, unknown.returncode, elsewhere.returncode)
+    assert unknown.stdout.decode().endswith(", 0 plain lines, 17 chains, 1 problems\n")
+
+
+def test_files_are_read_where_they_are_named(tmp_path: Path) -> None:
+    """Several make one dump; stdin is left alone."""
+    one, other, lines = tmp_path / "one.jsonl", tmp_path / "other.jsonl", with_subjects(WHOLE)
+    one.write_bytes(b"".join(lines[:5]))
+    other.write_bytes(b"".join(lines[5:]))
+
+    assert run(lines).stdout == run([], one, other).stdout
+    assert 0 == run([b"junk\n"], one, other).returncode
+    other.write_bytes(b"".join(lines[5:]).replace(b"somebody", b"nobodies", 1))
+    assert (1, True) == ((ended := run([], one, other)).returncode, b"line 6: edited" in ended.stdout)
+    assert 0 != run(lines, tmp_path / "nothing.jsonl").returncode
+
+
+@pytest.mark.parametrize("dump", [bodies, with_subjects])
+def test_an_envelope_whose_first_bytes_were_edited_fails(dump: Callable[[Recording], list[bytes]]) -> None:
+    """It does not look like one any more, and is not skipped as if it had never been one."""
+    end = index_of("run.completed/1")
+    body = WHOLE.messages[end].body
+    sealed = Recording([*WHOLE.messages[:end], *WHOLE.messages[end + 1 :], WHOLE.messages[end]])
+    for start in range(18):
+        edited = body[:start] + b"#" + body[start + 1 :]
+        ended = run(dump(altered(sealed, len(sealed.messages) - 1, edited)))
+        assert 1 == ended.returncode
+        assert f"line {len(dump(sealed))}: not an envelope" in ended.stdout.decode()
 
 
 @pytest.mark.parametrize("stream", ["AF_MESSAGES", "AF_AGENTS", "AF_AUDIT"])
 def test_a_dump_of_one_stream_passes(stream: str) -> None:
     """What lives on other streams is not missed."""
-    assert 0 == run(bodies(Recording(WHOLE.of(stream)))).returncode
+    assert 0 == run(with_subjects(Recording(WHOLE.of(stream)))).returncode
 
 
-def test_chatter_between_the_lines_is_left_out() -> None:
-    """Clients print headers and empty lines."""
-    lines = [part for line in bodies(WHOLE) for part in (b"[#1] Received on something\n", line, b"\n")]
+def test_empty_lines_are_left_out_and_chatter_is_told() -> None:
+    """Clients print empty lines between messages; a header of theirs cannot be told from a message that was edited."""
+    lines = [part for line in bodies(WHOLE) for part in (line, b"\n", b"\r\n")]
+    ended = run([b"[#1] Received on something\n", *lines])
 
     assert 0 == run(lines).returncode
+    assert (1, True) == (ended.returncode, b"line 1: not an envelope: b'[#1] Received" in ended.stdout)
 
 
 @pytest.mark.parametrize("index", sorted(sealed_in(WHOLE)))
 def test_an_edited_message_fails(index: int) -> None:
     """One line a problem, with the line it is on; exit code 1."""
     body = WHOLE.messages[index].body.replace(b"somebody", b"nobodies", 1)
-    ended = run(bodies(altered(WHOLE, index, body)))
+    ended = run(with_subjects(altered(WHOLE, index, body)))
     told = ended.stdout.decode().splitlines()
 
     assert 1 == ended.returncode
@@ -124,10 +165,14 @@ def test_the_order_of_a_dump_does_not_matter() -> None:
     """Unlike the verifier it does not know sequences; it says nothing about order, and claims nothing."""
     one, other = index_of("goal.accepted/1"), index_of("run.advanced/1")
 
-    assert 0 == run(bodies(swapped(WHOLE, one, other))).returncode
+    assert 0 == run(with_subjects(swapped(WHOLE, one, other))).returncode
     assert not check(swapped(WHOLE, one, other)).ok
 
 
 def test_an_empty_dump_says_so() -> None:
-    """Nothing was checked, and the summary says it."""
-    assert b"0 envelopes, 0 chains, 0 problems\n" == run([]).stdout
+    """Nothing was checked, and that is no success."""
+    ended = run([])
+
+    assert (1, b"0 envelopes, 0 plain lines, 0 chains, 0 problems\n") == (ended.returncode, ended.stdout)
+    assert b"no envelope was seen" in ended.stderr
+    assert 1 == run([b"workflows.a.in\t{}\n"]).returncode

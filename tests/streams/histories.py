@@ -174,8 +174,8 @@ class Mesh:
             yield self.put(sealed)
             place = place.after(sealed)
 
-    def dead_letter(self, about: Stored) -> Stored:
-        """A consumer gives a message up."""
+    def dead_letter(self, about: Stored, *, body: str = "", subject: str = "") -> Stored:
+        """A consumer gives a message up; `body` is what the letter keeps instead of the bytes."""
         letter = DeadLetter(
             about.stream,
             "runtime",
@@ -184,11 +184,18 @@ class Mesh:
             8,
             "envelope.not_sealed",
             "no envelope",
-            base64.b64encode(about.body).decode(),
+            body or base64.b64encode(about.body).decode(),
         )
         id = new_id(about.time, self._random)
-        subject = subjects.dead(about.stream, "runtime")
+        subject = subject or subjects.dead(about.stream, "runtime")
         return self.put(self.seal(letter, subject, ChainPlace(f"dead:{id}"), workflow="", id=id, sender="runtime"))
+
+    def refusal(self, workflow: str, junk: Stored) -> Stored:
+        """The planner refuses bytes on record, as the first decision of a chain."""
+        refused = Consumed(new_id(junk.time, self._random), sha256_hex(junk.body), "unknown/0", junk.subject, junk.seq)
+        decision = InputRejected(consumed=(refused,), code="plain.malformed", message="no")
+        place, cause = workflow_chain(workflow, refused.id), Ref(refused.id, refused.hash)
+        return self.put(self.seal(decision, subjects.workflow_out(workflow), place, workflow=workflow, causes=(cause,)))
 
     def run(self, story: Story) -> Iterator[Stored]:
         """A run from its goal to its end, one stored message at a step."""

@@ -132,6 +132,33 @@ async def test_a_cut_tail_is_what_nobody_vouches_for(second: Transport, history:
     )
 
 
+@pytest.mark.parametrize("meant", ["workflows.>", ">"])
+@pytest.mark.parametrize("schema", ["goal.accepted/1", "run.advanced/1", "step.completed/1"])
+async def test_a_message_dropped_from_a_second_stream_is_named(
+    jetstream: JetStreamTransport, history: Recording, schema: str, meant: str
+) -> None:
+    """A copy beside the original, on the same server: its subjects are its own, and are mapped back to the mesh's."""
+    before = "copy." if meant == ">" else "copy.workflows."
+    config = {**definition_of("AF_MESSAGES").config(), "name": "COPY", "subjects": ["copy.>"]}
+    config.pop("republish")
+    transform = {"src": f"{before}>", "dest": meant}
+    await jetstream.create_stream({**config, "subject_transform": transform})
+    await jetstream.create_stream(
+        {**config, "name": "WHOLE", "subjects": ["whole.>"], "subject_transform": {"src": "whole.>", "dest": ">"}}
+    )
+    index = find(history, schema)
+    for number, each in enumerate(history.messages):
+        if each.stream == "AF_MESSAGES":
+            await jetstream.publish(f"whole.{each.subject}", each.body, stream="WHOLE")
+            if number != index:
+                await jetstream.publish(f"copy.{each.subject}", each.body, stream="COPY")
+    whole, copy = [await verify(jetstream, now=now(), streams=[name]) for name in ("WHOLE", "COPY")]
+
+    assert (True, {"missing"}) == (whole.ok, kinds(copy))
+    assert {"COPY"} == {damage.stream for damage in copy.damages}
+    assert {"workflow"} <= {damage.chain.partition(":")[0] for damage in copy.damages}
+
+
 async def test_a_truncated_front_is_named(second: Transport) -> None:
     """A narrower limit drops the oldest messages without a word; they are too young to have expired."""
     writer = Mesh(now() - timedelta(minutes=1))

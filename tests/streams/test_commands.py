@@ -161,6 +161,19 @@ async def test_a_person_is_told_what_was_checked(server: NatsServer, jetstream: 
     assert "No signed head was checked" in shown
 
 
+async def test_continuity_that_was_not_all_checked_is_not_called_ok(
+    server: NatsServer, jetstream: JetStreamTransport
+) -> None:
+    """A stream by itself rests on others: how many places and references were left out stands beside the verdict."""
+    await filled(jetstream)
+    shown = await shell("verify", "--stream", "AF_MESSAGES", "--nats-url", server.url)
+    found = told(await shell("verify", "--stream", "AF_MESSAGES", "--nats-url", server.url, "--json"))
+
+    assert (0, True) == (shown.exit_code, found["unchecked"] > 0)
+    assert "continuity    ok" not in shown.stdout
+    assert f"continuity    not all checked ({found['unchecked']} places or references were not" in shown.stdout
+
+
 async def test_damage_ends_with_1_and_is_named(server: NatsServer, jetstream: JetStreamTransport) -> None:
     """Stream, sequence, kind, chain and a sentence, for people and for programs."""
     recording = record([Story("a", ("agent", "agent"))])

@@ -5,6 +5,7 @@ Each test damages a generated history in one way at one place. "In place" leaves
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -12,14 +13,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agentflow import subjects
-from agentflow.envelope import Envelope, Sealed, seal, sha256_hex
+from agentflow.chain import Link
+from agentflow.envelope import ZERO_HASH, Envelope, Sealed, seal, sha256_hex
 from agentflow.payloads import TERMINAL
 from agentflow.schemas import decode_payload
-from agentflow_streams.findings import Kind, Scope
+from agentflow_streams.continuity import Chains
+from agentflow_streams.findings import Kind, Scope, StreamScope
 from agentflow_streams.records import looks_sealed, open_record
 from agentflow_streams.verify import Verifier
 from tests.streams.checking import at, check, kinds, scope_of, sealed_in
 from tests.streams.histories import (
+    START,
     Mesh,
     Recording,
     Stored,
@@ -322,6 +326,91 @@ def test_an_unknown_schema_is_a_warning() -> None:
     assert ["component.lifecycle/9 is not known here" in warning.detail for warning in result.warnings] == [True]
 
 
+# --- accounted for, or not ---------------------------------------------------------------------------------------------
+
+
+def letters(junk: Stored, wrong: str) -> list[Stored]:
+    """Letters and decisions that nearly account for some junk."""
+    mesh = Mesh()
+    about = {
+        "bytes": replace(junk, body=b"other"),
+        "sequence": replace(junk, seq=junk.seq + 1),
+        "stream": replace(junk, stream="AF_PROTOCOLS"),
+        "subject": replace(junk, subject="workflows.p7.results.zzz"),
+    }.get(wrong, junk)
+    if wrong == "subject":
+        return [mesh.refusal("p6", about)]
+    if wrong == "writer":
+        return [mesh.dead_letter(junk, subject="workflows.p6.in"), mesh.dead_letter(junk, subject="agents.x.out")]
+    if wrong == "hash":
+        return [mesh.refusal("p6", replace(junk, body=b"other"))]
+    return [mesh.dead_letter(about)]
+
+
+@pytest.mark.parametrize("wrong", ["bytes", "sequence", "stream", "subject", "writer", "hash"])
+def test_junk_that_nothing_accounts_for_exactly_is_foreign(wrong: str) -> None:
+    """The same bytes, the same place, and a letter or a decision where only the mesh may write one."""
+    recording = Recording()
+    junk = recording.add("AF_MESSAGES", "workflows.p6.results.zzz", b"hello", START)
+    for letter in letters(junk, wrong):
+        recording.add(subjects.stream_of(letter.subject), letter.subject, letter.body, letter.time)
+    found = [damage.kind for damage in at(check(recording), junk.stream, junk.seq)]
+
+    assert ["foreign"] == found
+
+
+def with_letter(recording: Recording, about: Stored) -> Recording:
+    """A consumer gave a message up, as it was then."""
+    letter = Mesh().dead_letter(about)
+    return with_more(recording, letter.stream, letter.subject, letter.body)
+
+
+@pytest.mark.parametrize("index", sorted(sealed_in(FULL)))
+def test_a_letter_about_the_true_bytes_does_not_excuse_an_edit(index: int) -> None:
+    """Somebody edits an envelope that a consumer had given up: its bytes are not the letter's."""
+    stored = FULL.messages[index]
+    edited = altered(FULL, index, stored.body.replace(b'"trace_id":"', b'"trace_id":"x', 1))
+
+    assert check(with_letter(FULL, stored)).ok
+    assert ["edited"] == [each.kind for each in at(check(with_letter(edited, stored)), stored.stream, stored.seq)]
+
+
+@pytest.mark.parametrize(
+    "index", [i for i in sorted(sealed_in(FULL)) if is_missed(FULL, i) and not is_client(FULL.messages[i])]
+)
+def test_a_letter_about_the_edited_bytes_does_not_hide_what_they_replaced(index: int) -> None:
+    """The edit was given up, and is accounted for; the envelope that it was is missing all the same."""
+    stored = FULL.messages[index]
+    edited = altered(FULL, index, stored.body.replace(b'"trace_id":"', b'"trace_id":"x', 1))
+    result = check(with_letter(edited, edited.messages[index]))
+
+    assert "missing" in kinds(result)
+    assert not at(result, stored.stream, stored.seq)
+
+
+@pytest.mark.parametrize("schema", ["tool.requested/1", "step.requested/1"])
+def test_refused_junk_with_an_id_does_not_cover_a_forged_foundation(schema: str) -> None:
+    """Junk that names an envelope and was given up must not keep that envelope's chains from being compared with it."""
+    index = index_of(FULL, schema)
+    stored, sealed = FULL.messages[index], sealed_in(FULL)[index]
+    forged = altered(FULL, index, resealed(sealed, to="somebody-else").body)
+    posed = with_more(forged, "AF_AUDIT", "tools.calls.zzz", stored.body[:-1] + b" }")
+    told = [damage for damage in check(forged).damages if "the chain rests on" in damage.detail]
+
+    assert told
+    assert set(told) <= set(check(with_letter(posed, posed.messages[-1])).damages)
+
+
+def test_what_a_client_writes_does_not_stand_for_what_is_missing() -> None:
+    """A sealed message that breaks its schema, under the id of a request that is gone: anyone may write it there."""
+    index = index_of(FULL, "step.requested/1")
+    gone = without(FULL, index).renumbered()
+    posed = resealed(sealed_in(FULL)[index], subject="workflows.a.in", payload=msgspec.Raw(b'{"x":1}'))
+    result = check(with_more(gone, "AF_MESSAGES", "workflows.a.in", posed.body))
+
+    assert set(check(gone).damages) <= set(result.damages)
+
+
 # --- duplicated, reordered, branched, unlinked -----------------------------------------------------------------------
 
 
@@ -444,6 +533,43 @@ def test_a_gap_that_must_be_in_the_stream_read_is_damage() -> None:
     assert all(damage.chain.startswith("audit:") for damage in result.damages)
 
 
+@given(recordings(), st.data())
+def test_a_gap_in_a_copy_under_another_name_is_damage(recording: Recording, data: st.DataObject) -> None:
+    """Whatever a stream is called: where it has a chain that lives on one stream, it must have every place."""
+    envelopes = sealed_in(recording)
+    behind = [
+        index
+        for index, sealed in envelopes.items()
+        if sealed.envelope.chain.startswith(("workflow:", "audit:"))
+        and any(
+            other.envelope.chain == sealed.envelope.chain and other.envelope.chain_seq > sealed.envelope.chain_seq
+            for other in envelopes.values()
+        )
+    ]
+    assume(behind)
+    index = data.draw(st.sampled_from(behind))
+    home = recording.messages[index].stream
+    result = check(copied(without(recording, index), home), ["COPY"])
+
+    assert check(copied(recording, home), ["COPY"]).ok
+    assert envelopes[index].envelope.chain in {each.chain for each in result.damages if each.kind == "missing"}
+
+
+def test_a_chain_of_one_stream_lives_where_it_is_found() -> None:
+    """Even where nothing says what the stream is a copy of."""
+    chains, place = Chains(), Link("COPY", 1, "x", "a" * 64, "workflow:r1:x", 0, ZERO_HASH)
+    chains.add(place)
+    chains.add(msgspec.structs.replace(place, seq=2, id="y", place=2, prev_hash="b" * 64))
+    (damage,) = chains.judge(Scope((StreamScope("COPY", (), 1, 2),)), {})
+
+    assert ("missing", "COPY", 2, 0) == (damage.kind, damage.stream, damage.seq, chains.elsewhere)
+
+
+def copied(recording: Recording, stream: str) -> Recording:
+    """What a stream has, in one of another name, with sequences of its own."""
+    return Recording([replace(each, stream="COPY") for each in recording.of(stream)]).renumbered()
+
+
 def test_a_gap_that_another_stream_may_fill_is_not_damage() -> None:
     """The step's result is behind its tool calls, which are on AF_AUDIT."""
     recording = without(FULL, index_of(FULL, "tool.requested/1")).renumbered()
@@ -466,7 +592,6 @@ DAMAGES: list[tuple[Callable[[Recording], Recording], Kind]] = [
 def test_every_damage_says_where_it_is(damage: Callable[[Recording], Recording], kind: Kind) -> None:
     """Stream, sequence, kind and a sentence; the chain wherever it is known."""
     result = check(damage(FULL))
-
     assert kind in kinds(result)
     for each in result.damages:
         assert each.stream.startswith("AF_")

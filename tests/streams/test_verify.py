@@ -166,6 +166,47 @@ def test_a_message_given_up_accounts_for_itself() -> None:
     assert 1 == result.adopted
 
 
+JUNK_SUBJECTS = ["tools.calls.abc", "agents.helper.in.1", "workflows.p6.results.zzz"]
+
+
+@pytest.mark.parametrize("subject", JUNK_SUBJECTS)
+@pytest.mark.parametrize("kept", ["inline", "artifact"])
+def test_junk_that_was_given_up_is_a_warning(subject: str, kept: str) -> None:
+    """One stray publish must not fail every verification as long as its stream keeps it."""
+    mesh = Mesh()
+    junk = mesh.put_plain(subject, b"hello")
+    before = check(mesh.recording)
+    mesh.dead_letter(junk, body=f"artifact:sha256-{sha256_hex(junk.body)}" if kept == "artifact" else "")
+    result = check(mesh.recording)
+
+    assert (False, True, 0) == (before.ok, result.ok, result.adopted)
+    (warning,) = result.warnings
+    assert (junk.stream, junk.seq) == (warning.stream, warning.seq)
+    assert "was refused, and is accounted for" in warning.detail
+
+
+def test_junk_that_a_decision_refused_is_a_warning() -> None:
+    """A result that is none: the decision lists the hash of its raw bytes and where it was read."""
+    mesh = Mesh()
+    mesh.refusal("p6", mesh.put_plain("workflows.p6.results.zzz", b"hello"))
+    result = check(mesh.recording)
+
+    assert (True, 0) == (result.ok, result.adopted)
+    assert ["was refused" in warning.detail for warning in result.warnings] == [True]
+
+
+@pytest.mark.parametrize("by_decision", [True, False])
+def test_junk_that_is_refused_while_it_is_read_is_a_warning(by_decision: bool) -> None:
+    """What was stored behind the noted ends accounts for what is before them."""
+    mesh = Mesh()
+    junk = mesh.put_plain("workflows.p6.results.zzz", b"hello")
+    late = mesh.refusal("p6", junk) if by_decision else mesh.dead_letter(junk)
+    result = check(Recording([junk]), late=Recording([late]))
+
+    assert result.ok
+    assert 1 == len(result.warnings)
+
+
 def test_a_goal_sent_twice_is_a_warning() -> None:
     """A client may repeat itself: the planner takes the first and no evidence rests on the second."""
     recording = record([Story("a")])
@@ -212,4 +253,10 @@ def test_what_was_not_checked_is_counted(names: tuple[str, ...]) -> None:
     result = check(record([Story("a", ("agent_with_tools", "tool"))]), names)
 
     assert result.ok
+    assert result.unchecked > 0
     assert any("not checked here (other stream)" in sentence for sentence in result.not_vouched)
+
+
+def test_a_whole_history_leaves_nothing_unchecked() -> None:
+    """Every place and every reference has its stream."""
+    assert 0 == check(record([Story("a", ("agent_with_tools", "tool"))])).unchecked

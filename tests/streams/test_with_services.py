@@ -25,7 +25,7 @@ async def test_a_mesh_of_real_services_verifies(tmp_path: Path) -> None:
     """Planner, runtime and executor as processes: no alarm while they work, none at the end, nothing open.
 
     Then strangers publish: what is refused on record on an open input is accounted for; what stands where only the mesh
-    may write is foreign.
+    may write is a warning once the planner or the executor has refused it on record, and foreign where nobody reads it.
     """
     async with running_desk(tmp_path) as running:
         transport = running.client.transport
@@ -49,6 +49,18 @@ async def test_a_mesh_of_real_services_verifies(tmp_path: Path) -> None:
         assert RUNS + 2 == result.runs
         assert (await verified(transport, workflow="r3")).ok
 
-        stored = await transport.publish("workflows.r2.results.x", b"junk", stream="AF_MESSAGES")
+        await transport.publish("workflows.p6.results.zzz", b"junk", stream="AF_MESSAGES")
+        await transport.publish("tools.calls.abc", b"hello", stream="AF_AUDIT")
+
+        async def all_refused() -> Verification | None:
+            found = await verified(transport)
+            return found if found.ok and len(found.warnings) == 2 else None
+
+        result = await eventually(all_refused, "a record of both refusals", within=60)
+        assert result is not None
+        assert ["AF_AUDIT", "AF_MESSAGES"] == [warning.stream for warning in result.warnings]
+        assert 4 == result.adopted
+
+        stored = await transport.publish("workflows.r2.out", b"junk", stream="AF_MESSAGES")
         (damage,) = (await verified(transport)).damages
         assert ("foreign", "AF_MESSAGES", stored.seq) == (damage.kind, damage.stream, damage.seq)

@@ -30,7 +30,7 @@ def entries(host: Host, catalog: Catalog, settings: ExecutorSettings) -> list[He
     itself = host.heartbeat_for(
         "executor", EXECUTOR, sandbox=settings.sandbox, concurrency=settings.concurrency, tools=len(tools)
     )
-    return [itself, *tools]
+    return [*tools, itself]  # last, because who waits for the executor waits for its tools
 
 
 async def work(host: Host, catalog: Catalog, sandbox: Sandbox) -> None:

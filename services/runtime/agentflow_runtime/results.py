@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from agentflow import artifacts, logs
+from agentflow.ending import end
 from agentflow.envelope import Sealed, unseal
 from agentflow.errors import EnvelopeError, EvidenceError, MeshError, NotStored, SchemaError, StepError
 from agentflow.mesh.transport import Message, Objects, Transport
@@ -60,8 +61,7 @@ class ResultFeed:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.wait({task})
+            await end(task)
             await subscription.close()
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from agentflow import logs, subjects
 from agentflow.agent import AgentContext
+from agentflow.ending import end
 from agentflow.errors import AgentflowError, NotStored
 from agentflow.mesh.transport import ConsumerSpec
 from agentflow.mesh.work import Worker, WorkPolicy
@@ -142,9 +143,7 @@ class AgentHost:
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({work}, timeout=drain_seconds(self._settings))
         finally:
-            for task in (work, stop):
-                task.cancel()
-            await asyncio.wait({work, stop})
+            await end(work, stop)
         if not work.cancelled():
             work.result()
         if work.cancelled() or len(self._leftovers):
