@@ -156,6 +156,10 @@ class References:
             or not self._given_up.get(hash, set()).isdisjoint({stranger.place, (_home(stranger.subject), stranger.seq)})
         }
 
+    def took(self, record: Record) -> bool:
+        """Whether a decision consumed this envelope as what it is: then its payload was there once."""
+        return record.sealed is not None and (record.sealed.hash, record.subject) in self._consumed
+
     def excuse(self, places: Set[Place]) -> None:
         """Say what is not told as damage where it is stored: then what refers to it tells, if the true one is missing.
 

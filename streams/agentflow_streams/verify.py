@@ -144,8 +144,12 @@ class Verifier:
 
     def _strayed(self) -> set[Place]:
         """Where anyone may write, and what is there is a warning at most."""
-        strayed = {(record.stream, record.seq) for record in self._unclean if record.damage in ("foreign", "missing")}
-        return strayed & self._open_inputs
+        return {(record.stream, record.seq) for record in self._unclean if self._is_stray(record)}
+
+    def _is_stray(self, record: Record) -> bool:
+        """What a client put on an open input and nobody took: not sealed, or sealed over a payload that is not there."""
+        stray = record.damage == "foreign" or (record.damage == "missing" and not self._references.took(record))
+        return stray and (record.stream, record.seq) in self._open_inputs
 
     def _judge_unclean(self, accounted: set[Place], refused: set[Place]) -> Iterator[Damage]:
         for record in self._unclean:
@@ -156,7 +160,7 @@ class Verifier:
                 told = f"{record.subject} holds a message that was refused, and is accounted for: {record.detail}"
                 self._cautions.append(Caution(*place, told))
                 continue
-            if record.damage in ("foreign", "missing") and place in self._open_inputs:
+            if self._is_stray(record):
                 told = f"{record.subject} holds a message that no decision accounts for: {record.detail}"
                 self._cautions.append(Caution(*place, told))
                 continue

@@ -8,11 +8,11 @@ import pytest
 
 from agentflow.artifacts import check_in
 from agentflow.clock import SystemClock
-from agentflow.envelope import ChainPlace, unseal
+from agentflow.envelope import ChainPlace, Sealed, unseal
 from agentflow.errors import InputError, NotStored, SubjectError
 from agentflow.mesh.memory import MemoryBroker, MemoryTransport
 from agentflow.mesh.transport import Transport
-from agentflow.payloads import GoalSubmitted
+from agentflow.payloads import Consumed, GoalRejected, GoalSubmitted
 from agentflow.registry import ARTIFACTS
 from agentflow.schemas import compose
 from agentflow.testing import START, FixedClock
@@ -229,7 +229,7 @@ async def test_since_the_future_reads_nothing(mesh: Transport) -> None:
 # --- artifacts -------------------------------------------------------------------------------------------------------
 
 
-async def with_artifact(mesh: Transport, *, keep: bool) -> None:
+async def with_artifact(mesh: Transport, *, keep: bool) -> Sealed:
     """A goal whose payload is in the object store, or should be."""
     await provision(mesh)
     payload = GoalSubmitted("support", {"text": "x" * 200_000})
@@ -248,6 +248,7 @@ async def with_artifact(mesh: Transport, *, keep: bool) -> None:
     if keep:
         await check_in(await mesh.objects(ARTIFACTS), payload)
     await mesh.publish("workflows.a.in", sealed.body, stream="AF_MESSAGES")
+    return sealed
 
 
 async def test_a_payload_in_the_object_store_is_checked(mesh: Transport) -> None:
@@ -266,6 +267,29 @@ async def test_a_payload_that_is_gone_is_told(mesh: Transport) -> None:
 
     assert (True, "AF_MESSAGES", 1) == (result.ok, warning.stream, warning.seq)
     assert "artifact sha256-" in warning.detail
+
+
+async def test_a_payload_that_was_taken_and_is_gone_is_missing(mesh: Transport) -> None:
+    """A decision consumed the goal, so its payload was there: now it is damage, not a client's doing."""
+    goal = await with_artifact(mesh, keep=False)
+    taken = Consumed(id=goal.envelope.id, hash=goal.hash, schema="goal.submitted/1", subject="workflows.a.in", seq=1)
+    decision = compose(
+        GoalRejected(consumed=(taken,), code="definition.unknown", message="no such definition"),
+        id="01KDVDNA0MT7Z1N0E9Q4W2E3R5",
+        subject="workflows.a.out",
+        sender="planner",
+        to="workflows.a",
+        trace_id="0" * 32,
+        span_id="0" * 16,
+        ts=START,
+        place=ChainPlace(f"workflow:a:{goal.envelope.id}"),
+        causes=(goal.ref,),
+        metadata={"workflow_id": "a"},
+    )
+    await mesh.publish("workflows.a.out", decision.body, stream="AF_MESSAGES")
+    (damage,) = (await verify(mesh, now=now())).damages
+
+    assert ("missing", "AF_MESSAGES", 1) == (damage.kind, damage.stream, damage.seq)
 
 
 async def test_a_payload_that_was_changed_is_edited(mesh: Transport) -> None:
