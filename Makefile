@@ -24,7 +24,7 @@ endif
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check bench lock clean fmt cov lint types layers lock-check house
+.PHONY: help setup demo dev test check bench docs lock clean fmt cov lint types layers lock-check house
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## "; print "make TARGET [ARGS=\"…\"]\n" } \
@@ -67,6 +67,9 @@ house: .venv/.dev ## … the house rules that can be measured
 bench: .venv/.dev ## Run the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+docs: .venv/.dev ## Build the documentation site into site/; needs no network
+	@$(BIN)/zensical build --strict --clean $(ARGS)
+
 fmt: .venv/.dev ## Format, and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
@@ -88,7 +91,7 @@ lock: $(UV) ## Pin anew what changed in a pyproject.toml; ARGS=--upgrade takes t
 	done
 
 clean: ## Remove .venv and all that tools left behind
-	@rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	@rm -rf .venv dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python
