@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from agentflow import crash, logs
+from agentflow import configuration, crash, logs
 from agentflow.clock import Clock, SystemClock, format_time
 from agentflow.ending import end
 from agentflow.errors import AgentflowError, MeshError
@@ -108,6 +108,8 @@ def run(spec: ServiceSpec, settings: ServiceSettings, body: Body) -> int:
     incarnation = Incarnation(spec.name, new_id(started, secrets.token_bytes), started)
     logs.configure(spec.name, incarnation.id, settings.log_level, console=sys.stderr.isatty())
     log = logs.get(spec.name)
+    for warning in configuration.warnings(likely=True):
+        log.warning("settings.warning", code=warning.code, where=warning.where, what=warning.found, why=warning.allowed)
     crash.arm(settings.crash_at)
     try:
         asyncio.run(_run(spec, settings, body, incarnation, clock, log))

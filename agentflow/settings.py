@@ -1,16 +1,21 @@
-"""Settings every process shares: typed, validated once at the start, frozen, from `AF_*` variables and flags.
+"""Settings every process shares: typed, validated once at the start, frozen, from flags, `AF_*` variables and files.
 
-A service subclasses `ServiceSettings`, reads it once in its `__main__` with `load`, and passes it down.
+A service subclasses `ServiceSettings`, reads it once in its `__main__` with `load`, and passes it down. The layers are
+in `agentflow.configuration.layers`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pydantic
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings
 
 from agentflow import crash
+from agentflow.configuration.base import LayeredSettings
+from agentflow.configuration.layers import Surroundings, Value
+from agentflow.configuration.resolving import check, resolve
 from agentflow.errors import ConfigError
 
 S = TypeVar("S", bound=BaseSettings)
@@ -18,10 +23,8 @@ S = TypeVar("S", bound=BaseSettings)
 DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
 
 
-class MeshSettings(BaseSettings):
+class MeshSettings(LayeredSettings):
     """How to reach the mesh."""
-
-    model_config = SettingsConfigDict(env_prefix="AF_", frozen=True, extra="ignore")
 
     nats_url: str = Field(DEFAULT_NATS_URL, description="nats://host:port of the broker, several by comma")
     monitor_url: str = Field("", description="http://host:8222, the broker's monitoring address, to check its fsync")
@@ -49,16 +52,29 @@ class ServiceSettings(MeshSettings):
         return value
 
 
-def load(settings: type[S], **overrides: Any) -> S:
-    """Read and validate settings; flags given as `overrides` win, None means not given.
+def load(settings: type[S], *, section: str | None = None, **overrides: Any) -> S:
+    """Read and validate settings from every layer; flags given as `overrides` win, None means not given.
 
-    Raises one `ConfigError` that names every problem, never the value of a setting.
+    `section` names the table of files that is this process's own, by default that of the distribution which defines the
+    class. Raises one `ConfigError` with every problem: where, what was found (never a secret), what is allowed.
     """
-    given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        return settings(**given)
-    except pydantic.ValidationError as error:
-        problems = [f"AF_{'__'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors()]
-    except SettingsError as error:  # a value that should be JSON and is not; it names the field
-        problems = [str(error)]
-    raise ConfigError("settings are not usable: " + "; ".join(problems), problems=problems)  # no cause: it has values
+    return read(settings, Surroundings.here(), section=section, **overrides)[0]
+
+
+def read(
+    settings: type[S], around: Surroundings, *, section: str | None = None, **overrides: Any
+) -> tuple[S, Mapping[str, Value]]:
+    """What `load` does, from given surroundings, with where each value came from that is not a default."""
+    resolution = resolve(settings, overrides, around, section=section)
+    problems = [*resolution.problems, *check(around)]
+    if resolution.settings is not None and not problems:
+        return resolution.settings, resolution.origins
+    told = [str(problem) for problem in problems]
+    raise ConfigError(
+        "settings are not usable: " + "; ".join(told),
+        problems=told,
+        details=[
+            {"where": each.where, "found": each.found, "allowed": each.allowed, "code": each.code} for each in problems
+        ],
+        hint="agentflow config check",
+    )

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from agentflow.cli import apply, dev, doctor, runs, steer, version
+from agentflow.cli import apply, config, dev, doctor, runs, session, steer, version
 from agentflow.cli.output import INTERRUPTED, emit_line, note, paint
 
 COMMANDS = "agentflow.commands"
@@ -31,7 +31,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_root)
-    for module in (dev, apply, runs, steer, doctor, version):
+    for module in (dev, apply, runs, steer, doctor, version, config):
         module.register(app)
     _add_plugins(app)
     return app
@@ -40,7 +40,12 @@ def build() -> typer.Typer:
 def _root(
     context: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Show the version and end.")] = False,
+    nats_context: Annotated[
+        str,
+        typer.Option("--context", metavar="NAME", help="Context of the nats CLI to connect with.", show_default=False),
+    ] = "",
 ) -> None:
+    session.use_context(nats_context)
     if show_version:
         version.show_version()
     elif context.invoked_subcommand is None:

@@ -64,7 +64,7 @@ async def dev(
         raise InputError("--data-dir and --ephemeral exclude each other", code="usage.exclusive")
     mesh = LocalMesh(
         None if ephemeral else data_dir or default_data_dir(),
-        project=project or project_here(),
+        project=project or configured_project() or project_here(),
         options=MeshOptions(port=port),
         note=note,
     )
@@ -89,6 +89,13 @@ def default_data_dir() -> Path:
     import platformdirs
 
     return platformdirs.user_data_path("agentflow") / "dev"
+
+
+def configured_project() -> Path | None:
+    """The project file the settings name; raises `ConfigError` where they are not usable, before anything is started."""
+    from agentflow.settings import ServiceSettings, load
+
+    return load(ServiceSettings).project
 
 
 def project_here() -> Path | None:

@@ -47,7 +47,7 @@ NatsUrl = Annotated[
     typer.Option(
         "--nats-url",
         metavar="URL",
-        help="The mesh's broker. Default: AF_NATS_URL, NATS_URL, the last local mesh that is up, port 4222 here.",
+        help="The mesh's broker. Default: the settings, the last local mesh that is up, port 4222 here.",
         show_default=False,
     ),
 ]
@@ -210,8 +210,8 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def paint(text: str, ansi: str, stream: TextIO) -> str:
-    """Colour `text` with an ANSI code, if the stream is a terminal and `NO_COLOR` is not set."""
-    if not is_terminal(stream) or os.environ.get("NO_COLOR"):
+    """Colour `text` with an ANSI code on a terminal, or where `FORCE_COLOR` asks for it; never with `NO_COLOR`."""
+    if os.environ.get("NO_COLOR") or not (is_terminal(stream) or os.environ.get("FORCE_COLOR")):
         return text
     return f"\x1b[{ansi}m{text}\x1b[0m"
 

@@ -1,11 +1,10 @@
 """Where a command finds its mesh, and how it connects.
 
-In this order: `--nats-url`, `AF_NATS_URL`, `NATS_URL`, the local mesh (`agentflow dev`, `agentflow demo`) that was
-started last and is up, port 4222 on this machine.
+In this order: `--nats-url`, `--context`, `AF_NATS_URL`, `NATS_URL`, `NATS_CONTEXT`, `.env`, the files of settings, the
+local mesh (`agentflow dev`, `agentflow demo`) that was started last and is up, port 4222 on this machine.
 """
 
 import contextlib
-import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,24 +27,33 @@ class Located:
 
     url: str
     origin: str
-    """`--nats-url`, the name of a variable, `local mesh` or `default`."""
+    """`--nats-url`, `--context`, the name of a variable, `file:line`, `local mesh` or `default`."""
     monitor_url: str = ""
     data_dir: str = ""
     """Where its data is, when it is a local mesh."""
 
 
+_chosen = {"context": ""}
+
+
+def use_context(name: str) -> None:
+    """Take the mesh of a context of the nats CLI, for the rest of this process: `agentflow --context NAME …`."""
+    _chosen["context"] = name
+
+
 def locate(given: str | None, environment: Mapping[str, str] | None = None) -> Located:
-    """The mesh a command means."""
-    environment = os.environ if environment is None else environment
-    monitor_url = environment.get("AF_MONITOR_URL", "")
-    if given:
-        return _known(given) or Located(given, "--nats-url", monitor_url)
-    for variable in ("AF_NATS_URL", "NATS_URL"):
-        if url := environment.get(variable):
-            return _known(url) or Located(url, variable, monitor_url)
+    """The mesh a command means; raises `ConfigError` where the settings that say so are not usable."""
+    from agentflow.configuration.layers import Surroundings
+    from agentflow.settings import MeshSettings, read
+
+    around = Surroundings.here(environment, _chosen["context"])
+    settings, origins = read(MeshSettings, around, nats_url=given)
+    if origin := origins.get("nats_url"):
+        named = "--nats-url" if origin.layer == "flag" and given else origin.where
+        return _known(settings.nats_url) or Located(settings.nats_url, named, settings.monitor_url)
     if meshes := meshes_alive():
         return _located(meshes[0])
-    return Located(DEFAULT_URL, "default", monitor_url)
+    return Located(DEFAULT_URL, "default", settings.monitor_url)
 
 
 def _known(url: str) -> Located | None:
@@ -60,6 +68,7 @@ def _located(mesh: RunningMesh) -> Located:
 @contextlib.asynccontextmanager
 async def open_transport(given: str | None) -> AsyncIterator["Transport"]:
     """A connection to the mesh a command means; raises `Unreachable` with what to do about it."""
+    from agentflow.masking import mask_url
     from agentflow.mesh.connect import connect
 
     located = locate(given)
@@ -67,8 +76,8 @@ async def open_transport(given: str | None) -> AsyncIterator["Transport"]:
         transport = await connect(located.url, name="agentflow-cli", timeout=CONNECT_TIMEOUT)
     except Unreachable as error:
         raise Unreachable(
-            f"no mesh answers at {located.url} ({located.origin})",
-            url=located.url,
+            f"no mesh answers at {mask_url(located.url)} ({located.origin})",
+            url=mask_url(located.url),
             origin=located.origin,
             hint="start one with `agentflow dev`, or say where it is with --nats-url or AF_NATS_URL",
         ) from error

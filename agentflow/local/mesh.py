@@ -229,6 +229,7 @@ class LocalMesh:
     def _environment(self, service: str) -> dict[str, str]:
         """What a service inherits: our environment, where the mesh is, and what was given for it."""
         found = {**os.environ, "AF_NATS_URL": self.url, "AF_MONITOR_URL": self.server.monitor_url}
+        found["AF_SETTINGS_DIR"] = os.environ.get("AF_SETTINGS_DIR") or os.getcwd()  # theirs is the project's folder
         found.pop("AF_PROJECT", None)
         if self.project.path:
             found["AF_PROJECT"] = self.project.path

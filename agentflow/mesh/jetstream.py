@@ -27,6 +27,7 @@ from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, ServiceConfig
 
 from agentflow.errors import MeshError, NotStored, OutcomeUnknown, PublishFailed, ServerUnfit, Unreachable
+from agentflow.masking import mask_url
 from agentflow.mesh.jetstream_api import Api, api_error, direct_message, parse_time, plain_headers, translate
 from agentflow.mesh.jetstream_buckets import JetStreamBucket, JetStreamObjects
 from agentflow.mesh.jetstream_consumer import PullConsumer, reconcile
@@ -112,7 +113,7 @@ class JetStreamTransport:
         deadline = loop.time() + timeout
         while not await _listening(servers):
             if loop.time() >= deadline:
-                raise Unreachable(f"no NATS server answers at {url}", url=url)
+                raise Unreachable(f"no NATS server answers at {mask_url(url)}", url=mask_url(url))
             await asyncio.sleep(0.05)
         try:
             await client.connect(
@@ -128,7 +129,8 @@ class JetStreamTransport:
                 reconnected_cb=transport._on_reconnected,
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise Unreachable(f"cannot connect to {url}: {type(error).__name__} {error}", url=url) from error
+            shown = mask_url(url)
+            raise Unreachable(f"cannot connect to {shown}: {type(error).__name__} {error}", url=shown) from error
         return transport
 
     async def _on_error(self, error: Exception) -> None:
