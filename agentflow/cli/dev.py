@@ -8,6 +8,7 @@ import typer
 from agentflow.cli.output import JsonFlag, command, emit_line, examples, is_terminal, note, say
 
 if TYPE_CHECKING:
+    from agentflow.local.events import ProcessEvent
     from agentflow.local.mesh import LocalMesh
 
 PROJECT_FILE = "agentflow.yaml"
@@ -53,7 +54,9 @@ async def dev(
 ) -> None:
     """Run a mesh on this machine.
 
-    nats-server and the services of a project are started, each a process of its own. Prints where everything is when it is ready, with --json as one line. Ctrl-C (or SIGTERM) stops it in order and
+    nats-server and the services of a project are started, each a process of its own; one that dies is started again,
+    after a pause that grows. Prints where everything is when it is ready; with --json as one line, and then one line
+    for each process that ended, is starting, is up again or did not start. Ctrl-C (or SIGTERM) stops it in order and
     leaves no process behind: exit code 0 once it was ready, 130 or 143 before.
     """
     from agentflow.cli.interrupts import Interrupts
@@ -67,6 +70,7 @@ async def dev(
         project=project or configured_project() or project_here(),
         options=MeshOptions(port=port),
         note=note,
+        told=tell_both if as_json else None,
     )
     with Interrupts() as interrupts:
         try:
@@ -82,6 +86,12 @@ async def dev(
         finally:
             await mesh.stop()
         note("stopped" if ephemeral else f"stopped; everything is kept in {mesh.directory}")
+
+
+def tell_both(event: "ProcessEvent") -> None:
+    """Tell what happened to a process to people and to programs."""
+    note(event.sentence)
+    emit_line(event.as_json())
 
 
 def default_data_dir() -> Path:

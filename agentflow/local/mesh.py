@@ -27,10 +27,10 @@ from agentflow.local.processes import ChildProcess
 from agentflow.local.room import capacity_for
 from agentflow.local.running import Kind, RunningMesh, announce, process_start, withdraw
 from agentflow.local.services import Program
-from agentflow.local.watch import Watch
+from agentflow.local.watch import Told, Watch
 from agentflow.mesh.connect import connect
 from agentflow.mesh.embedded import EmbeddedServer
-from agentflow.mesh.transport import Transport
+from agentflow.mesh.transport import Bucket, Transport
 from agentflow.project import Project, load_project
 from agentflow.registry import REGISTRY, Heartbeat
 
@@ -78,8 +78,10 @@ class LocalMesh:
         project: Path | None = None,
         options: MeshOptions = MeshOptions(),
         note: Note = lambda _: None,
+        told: Told | None = None,
         clock: Clock | None = None,
     ) -> None:
+        """`told` takes what happens to its processes while it runs; by default it is noted as sentences."""
         self.project: Project = load_project(project)
         self.server = EmbeddedServer(directory, port=options.port)
         self.services: dict[str, list[ChildProcess]] = {}
@@ -89,7 +91,9 @@ class LocalMesh:
         self._options = options
         self._note = note
         self._clock = clock or SystemClock()
-        self._watch = Watch(self.server, self.restart_server, note)
+        tell = told or (lambda event: note(event.sentence))
+        self._watch = Watch(self.server, self.restart_server, self._announced_pids, tell, note)
+        self._looker: Transport | None = None
         self._provisioners: Sequence[services.Provisioner] = ()
         self._announced: RunningMesh | None = None
 
@@ -102,9 +106,10 @@ class LocalMesh:
         project: Path | None = None,
         options: MeshOptions = MeshOptions(),
         note: Note = lambda _: None,
+        told: Told | None = None,
     ) -> AsyncIterator[Self]:
         """A mesh for the time of a block."""
-        mesh = cls(directory, project=project, options=options, note=note)
+        mesh = cls(directory, project=project, options=options, note=note, told=told)
         try:
             await mesh.start()
             yield mesh
@@ -174,6 +179,9 @@ class LocalMesh:
         The services have `deadline` seconds together, but each stage `LEAST_STOP` (or `deadline`, if that is less).
         """
         await self._watch.stop()
+        if self._looker is not None:
+            await self._looker.close()
+            self._looker = None
         if self._announced is not None:
             withdraw(self._announced)
             self._announced = None
@@ -249,9 +257,14 @@ class LocalMesh:
                 child = next(iter(waiting.values()))
                 raise service_failed(child, "service.not_ready", f"was not ready within {READY_TIMEOUT:g} s")
             await asyncio.sleep(_POLL)
-            for name in self.services:
-                for entry in await registry.entries(f"{name}."):
-                    waiting.pop(msgspec.json.decode(entry.value, type=Heartbeat).pid, None)
+            for pid in await registered_pids(registry, self.services):
+                waiting.pop(pid, None)
+
+    async def _announced_pids(self) -> frozenset[int]:
+        """The process ids in the registry, asked over a connection that is kept."""
+        if self._looker is None or self._looker.closed_reason is not None:
+            self._looker = await connect(self.url, name="agentflow-watch")
+        return await registered_pids(await self._looker.bucket(REGISTRY), self.services)
 
     async def _apply_workflows(self, transport: Transport) -> None:
         for name in self.project.workflows:
@@ -280,6 +293,12 @@ def stages(names: Iterable[str]) -> list[list[str]]:
     found = [[name for name in present if name not in late]]
     found += [[name for name in present if name in stage] for stage in LAST_TO_STOP]
     return [stage for stage in found if stage]
+
+
+async def registered_pids(registry: Bucket, names: Iterable[str]) -> frozenset[int]:
+    """The processes of some services that have announced themselves."""
+    found = [entry.value for name in names for entry in await registry.entries(f"{name}.")]
+    return frozenset(msgspec.json.decode(value, type=Heartbeat).pid for value in found)
 
 
 def service_failed(child: ChildProcess, code: str, what: str) -> MeshError:

@@ -112,8 +112,9 @@ class ChildProcess:
         return self.exit_code
 
     def terminate(self) -> None:
-        """Ask it to end (SIGTERM); fine if it has ended."""
+        """Ask it to end (SIGTERM), and wake it if it is frozen, or it would not hear; fine if it has ended."""
         self.send(signal.SIGTERM)
+        self.send(signal.SIGCONT)
 
     def send(self, signum: int) -> None:
         """Send it a signal; fine if it has ended."""

@@ -112,6 +112,11 @@ class EmbeddedServer:
         """Whether its process runs just now."""
         return self._child is not None and self._child.running
 
+    @property
+    def exit_code(self) -> int | None:
+        """What its process ended with (minus the signal that killed it), or None while it runs or before a start."""
+        return None if self._child is None else self._child.exit_code
+
     async def start(self) -> Self:
         """Start it, wait until it takes connections, and make sure that it is fit.
 

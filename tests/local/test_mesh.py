@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -14,11 +15,13 @@ from agentflow.definitions import Applied
 from agentflow.errors import ConfigError, DefinitionError, MeshError
 from agentflow.local import mesh as local_mesh
 from agentflow.local import services, watch
+from agentflow.local.events import ProcessEvent
 from agentflow.local.mesh import LocalMesh, MeshOptions, reason_in, stages
 from agentflow.local.processes import ChildProcess
 from agentflow.local.running import meshes_alive
 from agentflow.local.services import Program
 from agentflow.mesh.connect import connect
+from agentflow.mesh.embedded import EmbeddedServer
 from agentflow.mesh.transport import Transport
 from agentflow.registry import REGISTRY, WorkflowDeclaration
 from tests.local.conftest import StubProgram
@@ -39,6 +42,11 @@ def descendants() -> set[int]:
 def with_workflows(project: Path, *names: str) -> None:
     """Let the project have workflows."""
     project.write_text(f"agents: [{{use: 'agents:one'}}]\nworkflows: [{', '.join(names)}]\n")
+
+
+def is_up(told: list[ProcessEvent], name: str) -> bool:
+    """Whether it was told that a process is up again."""
+    return ("up", name) in [(event.event, event.process) for event in told]
 
 
 async def registered(url: str) -> list[str]:
@@ -300,10 +308,11 @@ async def test_what_ends_by_itself_is_started_again(
         first = planner.pid
         await planner.kill()
         await eventually(lambda: planner.running and planner.pid != first, "another planner")
-        await eventually(lambda: "stub.ready" in "\n".join(planner.last_lines()), "its start")
+        await eventually(lambda: any("planner is up again after" in note for note in notes), "word of it", within=30)
 
+        assert "stub.ready" in "\n".join(planner.last_lines())
         assert "AF_CRASH_AT" not in psutil.Process(planner.pid).environ()
-    assert [note for note in notes if "planner ended by itself with -9" in note]
+    assert [note for note in notes if "planner was killed by SIGKILL: starting it again in 0.05 s" in note]
 
 
 async def test_a_service_that_keeps_ending_is_started_less_and_less_often(
@@ -358,6 +367,46 @@ async def test_a_server_that_is_killed_is_started_again(
 
         await eventually(back, "the services' return", within=20)
         assert all(child.running for child in mesh.processes())
+
+
+async def test_what_happens_to_processes_is_told_in_order(
+    stubs: dict[str, Program], project: Path, tmp_path: Path
+) -> None:
+    """Service and server: killed, by which signal, and up again: not started only, but at work."""
+    told = list[ProcessEvent]()
+    async with LocalMesh.running(tmp_path / "data", project=project, told=told.append) as mesh:
+        for name, kill in (("runtime", mesh.services["runtime"][0].kill), ("nats-server", mesh.server.kill)):
+            await kill()
+            await eventually(partial(is_up, told, name), name, within=30)
+
+    of = {name: [event for event in told if event.process == name] for name in ("runtime", "nats-server")}
+    assert ["ended", "starting", "up"] == [event.event for event in of["runtime"]]
+    assert ["ended", "up"] == [event.event for event in of["nats-server"]]
+    assert {"SIGKILL"} == {events[0].signal for events in of.values()}
+    assert of["runtime"][1].pid == of["runtime"][2].pid
+    assert (of["runtime"][2].down or 0.0) >= watch.FIRST_PAUSE
+
+
+async def test_a_server_that_does_not_start_is_tried_less_and_less_often(
+    stubs: dict[str, Program], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each failure is told with its reason and the pause, and the pauses grow."""
+    monkeypatch.setattr(watch, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(watch, "LOOK_EVERY", 0.01)
+    told = list[ProcessEvent]()
+
+    async def refuse(_: object) -> None:
+        raise MeshError("no room")
+
+    async with LocalMesh.running(tmp_path / "data", project=project, told=told.append) as mesh:
+        monkeypatch.setattr(EmbeddedServer, "restart", refuse)
+        await mesh.server.kill()
+        await eventually(lambda: len([e for e in told if e.event == "failed"]) >= 3, "three failures", within=30)
+
+    failed = [event for event in told if event.event == "failed"]
+    assert {"no room"} == {event.detail for event in failed}
+    pauses = [event.pause or 0.0 for event in failed[:3]]
+    assert sorted(set(pauses)) == pauses
 
 
 async def test_a_mesh_that_is_not_watched_leaves_the_dead_alone(

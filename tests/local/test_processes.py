@@ -189,3 +189,16 @@ async def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
     await process.wait(10)
 
     assert ["\ufffd", "last"] == process.last_lines(2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+async def test_a_frozen_process_hears_that_it_is_to_end(tmp_path: Path) -> None:
+    """It is woken by the stop: it ends well, at once, and is not killed at the deadline."""
+    process = child(tmp_path, POLITE)
+    process.start()
+    await logged(process, "ready")
+    process.send(signal.SIGSTOP)
+    begun = time.monotonic()
+
+    assert 0 == await process.stop(deadline=30)
+    assert time.monotonic() - begun < 20
