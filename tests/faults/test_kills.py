@@ -14,6 +14,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 RUNS = 8
 
+RECOVERY = 30.0
+"""Seconds from the start of a process to the end of every run; on an idle machine 2 to 4, most of it the start itself."""
+
 
 @pytest.mark.parametrize("point", sorted(crash.POINTS))
 async def test_a_service_killed_under_load_is_recovered_from(tmp_path: Path, point: str) -> None:
@@ -24,11 +27,12 @@ async def test_a_service_killed_under_load_is_recovered_from(tmp_path: Path, poi
         await world.submit(RUNS)
         await eventually(lambda: not victim.running, f"{service} dies at {point}", within=60)
         assert victim.exit_code == -9, victim.last_lines()
-        effects, died = len(world.desk.ledger), time.monotonic()
+        back = time.monotonic()
         await world.revive(victim)
-        if effects < RUNS * 2:
-            await world.ended(effects + 1)
-        LOG.info("%s: first effect %.1f s after the start", point, time.monotonic() - died)
+        await world.finish()
+        recovery = time.monotonic() - back
+        LOG.info("%s: all ended %.1f s after the start", point, recovery)
+        assert recovery < RECOVERY
         report = await world.aftermath()
         report.require(*ALWAYS)
         await world.expect_exact_effects()

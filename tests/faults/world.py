@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from agentflow import subjects
 from agentflow.client import Client
 from agentflow.errors import MeshError, OutcomeUnknown, Unreachable
@@ -70,11 +72,14 @@ class World:
     async def submit_one(self) -> str:
         """Start a run; raises what the client raises, and notes what it told."""
         number = len(self.submitted) + 1
-        run_id = f"run-{number}"
-        self.submitted[run_id] = number * 10
+        return await self.submit_as(f"run-{number}", number * 10)
+
+    async def submit_as(self, run_id: str, amount: int) -> str:
+        """Start a run under an id, or ask again; notes what the caller is told."""
+        self.submitted[run_id] = amount
         subject = subjects.workflow_in(run_id)
         try:
-            await self.client.submit("booking", {"amount": number * 10, "memo": self.memo.value}, id=run_id)
+            await self.client.submit("booking", {"amount": amount, "memo": self.memo.value}, id=run_id)
         except (OutcomeUnknown, Unreachable):
             self.witness.answers.append((subject, "unknown"))
             raise
@@ -181,14 +186,18 @@ async def fault_world(
     store: Path | None = None,
     timeout: str = "30m",
     step: str = "20m",
+    pause: float = 0.0,
 ) -> AsyncIterator[World]:
     """Start a mesh; `proxied` puts a proxy between the services and the broker, `store` is the server's folder.
 
-    `timeout` and `step` are the time-outs of a run and of each of its steps.
+    `timeout` and `step` are the time-outs of a run and of each of its steps, `pause` the seconds a handler takes.
     """
     desk, temporary = LedgerDesk(directory), directory / "temporary"
     desk.lay_out()
     (directory / "booking.yaml").write_text(WORKFLOW.format(timeout=timeout, step=step))
+    project = yaml.safe_load(desk.project.read_text())
+    project["agents"][0]["settings"]["pause"] = pause
+    desk.project.write_text(yaml.safe_dump(project))
     temporary.mkdir()
     before = look_around(temporary)
     log = PublishLog(directory / "publishes.jsonl")
