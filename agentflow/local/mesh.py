@@ -23,6 +23,7 @@ from agentflow.clock import Clock, SystemClock, format_time
 from agentflow.definitions import Applied, apply_definition
 from agentflow.errors import MeshError
 from agentflow.local import services
+from agentflow.local.events import SERVER
 from agentflow.local.processes import ChildProcess
 from agentflow.local.room import capacity_for
 from agentflow.local.running import Kind, RunningMesh, announce, process_start, withdraw
@@ -135,6 +136,10 @@ class LocalMesh:
         """All processes of services."""
         return [child for children in self.services.values() for child in children]
 
+    def pid_of(self, process: str) -> int:
+        """The process id of a process by its name; raises `KeyError` for a name that none has."""
+        return {child.name: child for child in self.processes()}[process].pid if process != SERVER else self.server.pid
+
     async def start(self) -> Self:
         """Start everything and return when work can be done.
 
@@ -218,14 +223,13 @@ class LocalMesh:
 
     def _start_services(self, programs: Sequence[Program]) -> None:
         for program in programs:
-            count = self._options.processes.get(program.name, 1)
-            children = [self._child(program, number) for number in range(1, count + 1)]
+            names = process_names(program.name, self._options.processes.get(program.name, 1))
+            children = [self._child(program, name) for name in names]
             self.services[program.name] = children
             for child in children:
                 child.start()
 
-    def _child(self, program: Program, number: int) -> ChildProcess:
-        name = program.name if number == 1 else f"{program.name}-{number}"
+    def _child(self, program: Program, name: str) -> ChildProcess:
         return ChildProcess(
             name,
             program.argv,
@@ -284,6 +288,11 @@ class LocalMesh:
             data_dir=str(self.directory),
         )
         announce(self._announced)
+
+
+def process_names(service: str, count: int) -> list[str]:
+    """What the processes of a service are called: `planner`, `planner-2` and so on."""
+    return [service if number == 1 else f"{service}-{number}" for number in range(1, count + 1)]
 
 
 def stages(names: Iterable[str]) -> list[list[str]]:

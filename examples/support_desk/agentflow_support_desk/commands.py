@@ -12,6 +12,7 @@ from agentflow.cli.output import JsonFlag, command, emit, examples, is_terminal,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from agentflow_support_desk.chaos import Wish
     from agentflow_support_desk.demo import Outcome, Progress
 
 
@@ -22,13 +23,14 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "agentflow demo",
             "agentflow demo --limit 20 --json",
+            "agentflow demo --chaos --seed 7",
             "agentflow demo --tickets queries.csv --examples labelled.csv",
         ),
     )(demo)
 
 
 @command
-async def demo(
+async def demo(  # noqa: PLR0917  # a command's options; nobody passes them by position
     tickets: Annotated[
         Path | None,
         typer.Option("--tickets", help="CSV with a column `text` (and `category`). Default: the shipped tickets."),
@@ -42,6 +44,16 @@ async def demo(
         Path | None,
         typer.Option("--data-dir", help="Where everything is kept. Default: a new folder in the user data directory."),
     ] = None,
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Kill and freeze processes while tickets are in flight.")
+    ] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="With --chaos: the same seed plans the same faults. Default: a new one."),
+    ] = None,
+    kills: Annotated[
+        int | None, typer.Option("--kills", min=1, help="With --chaos: how often each process is killed. Default: 3.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Work a bank's support tickets through a mesh on this machine.
@@ -50,6 +62,10 @@ async def demo(
     answered or handed to a person. Needs no account and no key; with OPENAI_API_KEY or OPENAI_BASE_URL set, a model
     drafts the answers. Everything is kept in the data directory that is named at the end. Exit code 0 when every
     ticket was worked, nothing was lost or done twice, and every stored message verifies.
+
+    With --chaos two processes of each service share the work. Each of them and nats-server are killed (SIGKILL) while
+    tickets are in flight, a runtime, an executor and a planner are frozen for five seconds; each fault is told on
+    stderr. Then exit code 0 says besides that every fault fell on work and that every process came back.
     """
     import asyncio
 
@@ -57,15 +73,28 @@ async def demo(
     from agentflow_support_desk.demo import run_demo
     from agentflow_support_desk.tickets import MATERIAL, load_examples, load_tickets
 
+    wish = chaos_wish(chaos, seed, kills)
     work = await asyncio.to_thread(load_tickets, tickets or MATERIAL / "tickets.csv", limit)
     if learn_from is not None:
         check_examples(await asyncio.to_thread(load_examples, learn_from))
     directory = data_dir or new_data_dir()
     with progress_bar() as progress:
-        outcome = await run_demo(work, directory, examples=learn_from, note=note, progress=progress)
+        outcome = await run_demo(work, directory, examples=learn_from, note=note, progress=progress, chaos=wish)
     emit(outcome.figures, as_json=as_json, render=lambda _: show(outcome))
     if not is_good(outcome):
         raise typer.Exit(1)
+
+
+def chaos_wish(chaos: bool, seed: int | None, kills: int | None) -> "Wish | None":
+    """The chaos that the flags ask for; raises `InputError` (`usage.exclusive`) for its flags without it."""
+    import secrets
+
+    from agentflow.errors import InputError
+    from agentflow_support_desk.chaos import Wish
+
+    if not chaos and (seed is not None or kills is not None):
+        raise InputError("--seed and --kills go with --chaos", code="usage.exclusive")
+    return Wish(secrets.randbelow(10_000) if seed is None else seed, kills or 3) if chaos else None
 
 
 def new_data_dir() -> Path:
@@ -82,7 +111,15 @@ def new_data_dir() -> Path:
 def is_good(outcome: "Outcome") -> bool:
     """Whether the demo showed what it is meant to show."""
     figures = outcome.figures
-    return bool(figures["verify"]["ok"] and not (figures["failed"] or figures["lost"] or figures["duplicates"]))
+    sound = figures["verify"]["ok"] and not (figures["failed"] or figures["lost"] or figures["duplicates"])
+    return bool(sound and not failings(outcome))
+
+
+def failings(outcome: "Outcome") -> list[str]:
+    """What a chaos run did not show; nothing for a quiet one."""
+    from agentflow_support_desk.chaos_figures import shortcomings
+
+    return shortcomings(outcome.figures) if "chaos" in outcome.figures else []
 
 
 @contextlib.contextmanager
@@ -115,6 +152,8 @@ def show(outcome: "Outcome") -> None:
         say(f"understood rightly: {figures['accuracy']:.1%} of the labelled tickets")
     say(f"a ticket took {wall['p50']:.0f} ms (p50), {wall['p95']:.0f} ms (p95); {figures['workflows_per_s']} a second")
     say(f"effects lost: {figures['lost']}, done twice: {figures['duplicates']} (counted in the outbox and the cases)")
+    if "chaos" in figures:
+        show_chaos(outcome)
     checked = figures["verify"]
     word = "all verify" if checked["ok"] else "DAMAGED"
     say(f"evidence: {checked['envelopes']} envelopes in {checked['chains']} chains: {word}")
@@ -130,3 +169,17 @@ def show(outcome: "Outcome") -> None:
     say(f"  head -3 {outcome.desk.outbox}")
     say(f"  agentflow dev --project {outcome.desk.project} --data-dir {mesh}   # the same mesh again, then beside it:")
     say("  agentflow show ticket-0001 && agentflow verify --workflow ticket-0001")
+
+
+def show_chaos(outcome: "Outcome") -> None:
+    """The summary of the faults."""
+    figures = outcome.figures
+    killed = ", ".join(f"{process} {count}" for process, count in figures["kills"].items())
+    recovery, restart = figures["recovery_ms"], figures["restart_ms"]
+    say(f"killed: {killed}; frozen: {', '.join(figures['freezes'])} (seed {figures['chaos']['seed']})")
+    say(f"in flight at each fault: at least {figures['in_flight']['least']} tickets")
+    say(f"from a kill to the next ticket's end: {recovery['p50']:.0f} ms (p50), {recovery['max']:.0f} ms (max)")
+    say(f"from a kill until the process was up: {restart['p50']:.0f} ms (p50), {restart['max']:.0f} ms (max)")
+    say(f"effects cut off and resolved by their tool's check: {figures['reconciled']}; dead: {figures['dead_letters']}")
+    for sentence in failings(outcome):
+        say(f"  {sentence}")

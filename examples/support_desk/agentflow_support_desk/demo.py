@@ -1,26 +1,31 @@
 """The demo: starts a mesh of separate processes, works every ticket through it, and counts what came of it."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agentflow import subjects
 from agentflow.client import Client
 from agentflow.clock import SystemClock
-from agentflow.errors import MeshError, RunError
+from agentflow.errors import MeshError, OutcomeUnknown, RunError, Unreachable
 from agentflow.local.mesh import LocalMesh, MeshOptions
 from agentflow.mesh.server_errors import directory_error
 from agentflow.payloads import Lifecycle
 from agentflow.registry import REGISTRY
 from agentflow.runs import read_event
 from agentflow_streams.verification import verify
-from agentflow_support_desk.desk import Desk, lay_out, read_effects, require_unused
+from agentflow_support_desk.chaos import PROCESSES, Storm, Wish, unleashed
+from agentflow_support_desk.desk import Desk, lay_out, read_calls, read_effects, require_unused
 from agentflow_support_desk.errors import AgentNotReadyError
 from agentflow_support_desk.figures import Worked, by_state, summarise
 from agentflow_support_desk.tickets import Ticket
+
+T = TypeVar("T")
 
 IN_FLIGHT = 32
 """Tickets worked at once."""
@@ -59,24 +64,31 @@ async def run_demo(
     examples: Path | None,
     note: Callable[[str], None],
     progress: Progress,
+    chaos: Wish | None = None,
 ) -> Outcome:
-    """Work the tickets in a data directory of their own.
+    """Work the tickets in a data directory of their own; with `chaos`, while processes are killed and frozen.
 
-    Raises what `LocalMesh.start` and `prepare` raise, and `AgentNotReadyError` for an agent that did not start.
+    Raises what `LocalMesh.start` and `prepare` raise, `AgentNotReadyError` for an agent that did not start,
+    `TooFewTicketsError` for more faults than can fall on work, and `ChaosError` for what did not recover.
     """
+    clock = SystemClock()
+    storm = Storm(chaos, len(tickets), clock, note) if chaos else None
     desk = await asyncio.to_thread(prepare, directory, examples)
-    options = MeshOptions(kind="demo")
-    async with LocalMesh.running(desk.mesh, project=desk.project, options=options, note=note) as mesh:
+    options = MeshOptions(kind="demo", processes=PROCESSES if storm else {})
+    told = storm.tell if storm else None
+    async with LocalMesh.running(desk.mesh, project=desk.project, options=options, note=note, told=told) as mesh:
         note(f"mesh is up at {mesh.url}: {len(mesh.processes())} service processes and nats-server")
         async with Client.connect(mesh.url) as client:
             note("waiting for the classifier to learn …")
             await _until_hosted(client, mesh.logs / "runtime.log")
             started = time.monotonic()
-            worked = await _work_all(client, tickets, progress)
+            async with unleashed(storm, mesh) if storm else contextlib.nullcontext():
+                worked = await _work_all(client, tickets, progress, storm)
             seconds = time.monotonic() - started
             note("verifying every stored message …")
-            verified = await verify(client.transport, now=SystemClock().now())
-    figures = summarise(worked, read_effects(desk), seconds)
+            verified = await verify(client.transport, now=clock.now())
+            faults = await storm.figures(client.transport, worked, read_calls(desk)) if storm else {}
+    figures = {**summarise(worked, read_effects(desk), seconds), **faults}
     figures["verify"] = {"ok": verified.ok, "envelopes": verified.envelopes, "chains": verified.chains}
     figures["data_dir"] = str(directory)
     damages = [f"{each.stream}:{each.seq} {each.kind}: {each.detail}" for each in verified.damages]
@@ -118,35 +130,59 @@ async def _failure(client: Client, agent: str) -> str | None:
     return payload.detail if isinstance(payload, Lifecycle) and payload.state == "failed" else None
 
 
-async def _work_all(client: Client, tickets: list[Ticket], progress: Progress) -> list[Worked]:
+async def _work_all(
+    client: Client, tickets: list[Ticket], progress: Progress, storm: Storm | None = None
+) -> list[Worked]:
+    """Work all tickets, so many at once; a storm decides from when on each may be."""
     free, done = asyncio.Semaphore(IN_FLIGHT), 0
 
     async def one(number: int, ticket: Ticket) -> Worked:
         nonlocal done
         async with free:
-            worked = await _work(client, f"ticket-{number:04}", ticket)
+            if storm is not None:
+                await storm.admit(number)
+            worked = await _work(client, f"ticket-{number:04}", ticket, storm)
         done += 1
         progress(done, len(tickets))
+        if storm is not None:
+            await storm.done()
         return worked
 
     progress(0, len(tickets))
     return await asyncio.gather(*(one(number, ticket) for number, ticket in enumerate(tickets, 1)))
 
 
-async def _work(client: Client, run_id: str, ticket: Ticket) -> Worked:
-    run = await client.submit("support", {"ticket": run_id, "text": ticket.text}, id=run_id)
+async def _work(client: Client, run_id: str, ticket: Ticket, storm: Storm | None) -> Worked:
+    run = await patiently(client, lambda: client.submit("support", {"ticket": run_id, "text": ticket.text}, id=run_id))
+    if storm is not None:
+        await storm.begun()
     detail = ""
     try:
         await run.result(timeout=PATIENCE)
     except RunError as error:
         detail = f"{error.error_code}: {error.message}"
-    state = await run.state()
+    state = await patiently(client, run.state)
     output = state.output if isinstance(state.output, dict) else {}
-    return Worked(ticket, run_id, state.status, state.state, output, await _milliseconds(client, run_id), detail)
+    begun, ended = await patiently(client, lambda: _times(client, run_id))
+    took = (ended - begun).total_seconds() * 1000 if begun and ended else None
+    ended = ended if state.ended else None
+    return Worked(ticket, run_id, state.status, state.state, output, took, detail, begun, ended)
 
 
-async def _milliseconds(client: Client, run_id: str) -> float | None:
-    """From the stored goal to the stored end, by the server's clock."""
+async def patiently(client: Client, ask: Callable[[], Awaitable[T]]) -> T:
+    """What `ask` returns, asked again while the broker is away; so it has to be something that may be repeated."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await ask()
+        except (Unreachable, OutcomeUnknown):
+            if client.transport.closed_reason is not None or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.2)
+
+
+async def _times(client: Client, run_id: str) -> tuple[datetime | None, datetime | None]:
+    """When the run's goal and its last decision were stored, by the server's clock."""
     goal = await client.transport.first("AF_MESSAGES", subjects.workflow_in(run_id))
     end = await client.transport.last("AF_MESSAGES", subjects.workflow_out(run_id))
-    return (end.time - goal.time).total_seconds() * 1000 if goal and end else None
+    return goal.time if goal else None, end.time if end else None

@@ -125,9 +125,14 @@ class Effects:
 
 def read_effects(desk: Desk) -> Effects:
     """Count what the files hold."""
-    return Effects(Counter(_tickets(desk.outbox)), Counter(_tickets(desk.cases)))
+    return Effects(Counter(_each(desk.outbox, "ticket")), Counter(_each(desk.cases, "ticket")))
 
 
-def _tickets(path: Path) -> Iterator[str]:
+def read_calls(desk: Desk) -> Counter[str]:
+    """Lines in the files by the tool call that wrote them."""
+    return Counter(_each(desk.outbox, "call_id")) + Counter(_each(desk.cases, "call_id"))
+
+
+def _each(path: Path, member: str) -> Iterator[str]:
     for line in path.read_text("utf-8").splitlines():
-        yield str(json.loads(line)["ticket"])
+        yield str(json.loads(line)[member])

@@ -8,6 +8,8 @@
     ├── NoArticleError              a reply was asked for without any article (also a LookupError)
     ├── DataDirUsedError            the folder for a demo holds something else already
     ├── AgentNotReadyError          an agent of the desk did not start
+    ├── TooFewTicketsError          chaos was asked for with fewer tickets than faults of one process
+    ├── ChaosError                  something did not recover from a fault in time
     ├── MissingExtraError           an optional dependency is not installed (also an ImportError)
     ├── ModelUnavailable            the language model may answer if asked again later
     └── ModelRefused                the language model will not answer this, however often it is asked
@@ -113,6 +115,36 @@ class AgentNotReadyError(SupportDeskError):
         super().__init__(f"{agent} did not start: {reason}", agent=agent, reason=reason, hint=f"see {log}")
         self.agent = agent
         self.reason = reason
+
+
+class TooFewTicketsError(SupportDeskError, ValueError):
+    """There are too few tickets for the faults that were asked for: each has to fall while one is in flight."""
+
+    code = "chaos.too_few_tickets"
+    exit_code = 2
+
+    def __init__(self, found: int, needed: int) -> None:
+        super().__init__(
+            f"{found} tickets are too few for {needed} faults of one process; allowed: {needed} or more",
+            found=found,
+            needed=needed,
+            hint="give fewer --kills, or a higher --limit",
+        )
+        self.found = found
+        self.needed = needed
+
+
+class ChaosError(SupportDeskError):
+    """Something did not recover from a fault within `seconds`; `seed` makes the same faults again."""
+
+    code = "chaos.not_recovered"
+
+    def __init__(self, what: str, seconds: float, seed: int) -> None:
+        super().__init__(
+            f"{what} after {seconds:g} s (seed {seed})", seed=seed, hint="the logs are in the data directory"
+        )
+        self.seconds = seconds
+        self.seed = seed
 
 
 class MissingExtraError(SupportDeskError, ImportError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from agentflow_support_desk.desk import Effects
@@ -27,6 +28,10 @@ class Worked:
     milliseconds: float | None
     """From the stored goal to the stored end, by the server's clock."""
     detail: str = ""
+    begun: datetime | None = None
+    """When the goal was stored, by the server's clock."""
+    ended: datetime | None = None
+    """When the end was stored, by the server's clock; None for a run that has not ended."""
 
 
 def summarise(worked: Sequence[Worked], effects: Effects, seconds: float) -> dict[str, Any]:
