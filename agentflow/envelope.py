@@ -225,9 +225,9 @@ def claim_in(payload: msgspec.Raw | bytes) -> ClaimCheck | None:
     return claim if fine else None
 
 
-def traceparent(envelope: Envelope) -> str:
-    """The W3C `traceparent` header of an envelope, sampled."""
-    return f"00-{envelope.trace_id}-{envelope.span_id}-01"
+def traceparent(envelope: Envelope, *, sampled: bool = True) -> str:
+    """The W3C `traceparent` header of an envelope; `sampled` says that its span is recorded by whoever stores it."""
+    return f"00-{envelope.trace_id}-{envelope.span_id}-0{int(sampled)}"
 
 
 def brief(error: BaseException) -> str:

@@ -25,8 +25,11 @@ from agentflow.errors import AgentflowError, MeshError
 from agentflow.ids import new_id
 from agentflow.mesh.connect import connect
 from agentflow.mesh.transport import ServiceSpec, Transport
+from agentflow.redaction import secrets_of
 from agentflow.registry import REGISTRY, Heartbeat, alive_key
 from agentflow.settings import ServiceSettings
+from agentflow.telemetry.health import LIFE, Health
+from agentflow.telemetry.process import Observed, observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,9 @@ class Host:
     clock: Clock
     log: Any
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    health: Health = field(default_factory=Health)
+    http: str = ""
+    """Where its pages are, or an empty string."""
 
     def heartbeat_for(self, kind: Any, id: str, **detail: Any) -> Heartbeat:
         """A registry entry for something this process hosts."""
@@ -58,7 +64,7 @@ class Host:
             started=format_time(self.incarnation.started),
             pid=os.getpid(),
             host=platform.node(),
-            detail=detail,
+            detail={**detail, "http": self.http} if self.http else detail,
         )
 
     @contextlib.asynccontextmanager
@@ -74,7 +80,9 @@ class Host:
                     for key, value in keys.items():
                         await bucket.put(key, value)
                     heard = True
+                    self._heard()
                 except MeshError as error:
+                    self.health.says("registry", ok=False, code=error.error_code, why=error.message)
                     if heard:
                         self.log.warning("registry.unheard", code=error.error_code, why=error.message)
                     heard = False
@@ -82,6 +90,9 @@ class Host:
 
         for key, value in keys.items():
             await bucket.put(key, value)
+        self._heard()
+        if not self.stop.is_set():
+            self.health.says(LIFE, ok=True)
         task = asyncio.create_task(beat(), name="heartbeat")
         try:
             yield
@@ -90,6 +101,10 @@ class Host:
             for key in keys:
                 with contextlib.suppress(MeshError):
                     await bucket.delete(key)
+
+    def _heard(self) -> None:
+        """A heartbeat was stored and acknowledged: storing works."""
+        self.health.says("registry", ok=True, good_for=self.settings.heartbeat * 3 + 5.0)
 
 
 LOOK_EVERY = 2.0
@@ -106,13 +121,17 @@ def run(spec: ServiceSpec, settings: ServiceSettings, body: Body) -> int:
     clock = SystemClock()
     started = clock.now()
     incarnation = Incarnation(spec.name, new_id(started, secrets.token_bytes), started)
-    logs.configure(spec.name, incarnation.id, settings.log_level, console=sys.stderr.isatty())
+    secrets_known = [each for url in (settings.nats_url, settings.monitor_url) for each in secrets_of(url)]
+    logs.configure(spec.name, incarnation.id, settings.log_level, console=sys.stderr.isatty(), secrets=secrets_known)
     log = logs.get(spec.name)
     for warning in configuration.warnings(likely=True):
         log.warning("settings.warning", code=warning.code, where=warning.where, what=warning.found, why=warning.allowed)
     crash.arm(settings.crash_at)
     try:
-        asyncio.run(_run(spec, settings, body, incarnation, clock, log))
+        with observed(
+            spec.name, spec.version, incarnation.id, address=settings.http_address, traces=settings.traces
+        ) as watch:
+            asyncio.run(_run(spec, settings, body, incarnation, clock, log, watch))
     except Exception as error:  # noqa: BLE001  # the end of the process: told as a line of the log, and its exit code
         return _failed(error, log)
     return 0
@@ -138,10 +157,16 @@ def _leaves(error: Exception) -> list[Exception]:
 
 
 async def _run(
-    spec: ServiceSpec, settings: ServiceSettings, body: Body, incarnation: Incarnation, clock: Clock, log: Any
+    spec: ServiceSpec,
+    settings: ServiceSettings,
+    body: Body,
+    incarnation: Incarnation,
+    clock: Clock,
+    log: Any,
+    watch: Observed,
 ) -> None:
     transport = await connect(settings.nats_url, name=f"{spec.name}-{incarnation.id}", timeout=settings.connect_timeout)
-    host = Host(transport, incarnation, settings, clock, log)
+    host = Host(transport, incarnation, settings, clock, log, health=watch.health, http=watch.http)
     try:
         if not settings.allow_volatile:
             await transport.require_durable(settings.monitor_url)
@@ -149,8 +174,9 @@ async def _run(
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, host.stop.set)
-        log.info("service.started", pid=os.getpid(), version=spec.version)
-        await _until_stopped(host, body)
+        log.info("service.started", pid=os.getpid(), version=spec.version, http=watch.http)
+        async with watch.watching(transport, host.stop, settings.monitor_url):
+            await _until_stopped(host, body)
         log.info("service.stopped")
     finally:
         await transport.close()

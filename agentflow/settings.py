@@ -42,6 +42,12 @@ class ServiceSettings(MeshSettings):
     heartbeat: float = Field(2.0, gt=0, description="seconds between registry heartbeats; entries live three of them")
     drain_timeout: float = Field(10.0, gt=0, description="seconds work in hand gets after SIGTERM")
     allow_volatile: bool = Field(False, description="accept a server that acknowledges before it has synced to disk")
+    http_address: str = Field(
+        "127.0.0.1:0", description="host:port of /healthz, /readyz and /metrics (port 0: a free one), or off"
+    )
+    traces: Literal["off", "console", "otlp"] | None = Field(
+        None, description="where spans go: off, console (stdout) or otlp; unset: what OTEL_TRACES_EXPORTER says"
+    )
     crash_at: str = Field("", description="crash point to die at, for tests")
 
     @pydantic.field_validator("crash_at")

@@ -31,7 +31,7 @@ from agentflow.masking import mask_url
 from agentflow.mesh.jetstream_api import Api, api_error, direct_message, parse_time, plain_headers, translate
 from agentflow.mesh.jetstream_buckets import JetStreamBucket, JetStreamObjects
 from agentflow.mesh.jetstream_consumer import PullConsumer, reconcile
-from agentflow.mesh.transport import ConsumerSpec, Message, ServiceSpec, Stored, StreamInfo
+from agentflow.mesh.transport import ConsumerSpec, ConsumerState, Message, ServiceSpec, Stored, StreamInfo
 
 MINIMUM_VERSION = (2, 14, 0)
 """The first server with everything used here (message schedules with time zones)."""
@@ -281,6 +281,10 @@ class JetStreamTransport:
         self._consumers.append(consumer)
         return consumer
 
+    async def consumers(self) -> Sequence[ConsumerState]:
+        """The consumers in use, as the server has them."""
+        return [await consumer.state() for consumer in self._consumers if not consumer.closed]
+
     def follow(self, subject: str) -> CoreSubscription:
         """A core subscription; in place once `ready()` returned."""
         return CoreSubscription(self._api, subject)
@@ -380,6 +384,11 @@ class JetStreamTransport:
     def connected(self) -> bool:
         """Whether a connection is up just now."""
         return self._client.is_connected
+
+    @property
+    def server_id(self) -> str:
+        """Names the server process."""
+        return str(self._client._server_info.get("server_id", ""))
 
     @property
     def closed_reason(self) -> str | None:

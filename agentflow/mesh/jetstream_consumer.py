@@ -15,9 +15,9 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from agentflow.errors import Conflict, MeshError, NotStored
+from agentflow.errors import Conflict, MeshError, NotStored, Unreachable
 from agentflow.mesh.jetstream_api import Api, from_nanoseconds, plain_headers
-from agentflow.mesh.transport import ConsumerSpec, Delivery, Message
+from agentflow.mesh.transport import ConsumerSpec, ConsumerState, Delivery, Message
 
 _SECOND = 1_000_000_000
 _GROUP = "agentflow"
@@ -234,6 +234,22 @@ class PullConsumer:
                 continue
             if delivery is not None:
                 yield delivery
+
+    @property
+    def closed(self) -> bool:
+        """Whether it asks for nothing more."""
+        return self._closing
+
+    async def state(self) -> ConsumerState:
+        """The consumer as the server has it; raises `MeshError`."""
+        stream, name = self._spec.stream, self._spec.name
+        try:
+            found = await self._api.call(f"CONSUMER.INFO.{stream}.{name}")
+        except NotStored as absent:
+            if absent.error_code == "mesh.no_responders":
+                raise Unreachable(f"no JetStream to ask about {name}") from absent
+            return ConsumerState(stream, name, exists=False)
+        return ConsumerState(stream, name, found["num_pending"], found["num_ack_pending"])
 
     async def close(self) -> None:
         """Ask for nothing more; give back what was received but not taken."""

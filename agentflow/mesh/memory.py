@@ -25,7 +25,7 @@ from agentflow.mesh.memory_core import MemorySubscription, Switchboard, ask
 from agentflow.mesh.memory_faults import Faults
 from agentflow.mesh.memory_stream import MemoryStream, check_message
 from agentflow.mesh.memory_time import Timeline
-from agentflow.mesh.transport import ConsumerSpec, Message, ServiceSpec, Stored, StreamInfo
+from agentflow.mesh.transport import ConsumerSpec, ConsumerState, Message, ServiceSpec, Stored, StreamInfo
 
 MAX_PAYLOAD = 1024 * 1024 - 1024
 """Bytes of body and headers a message may have, as over NATS with its default limit."""
@@ -210,6 +210,11 @@ class MemoryTransport:
         self._consumers.append(consumer)
         return consumer
 
+    async def consumers(self) -> Sequence[ConsumerState]:
+        """The consumers in use."""
+        with self._turn():
+            return [consumer.state() for consumer in self._consumers if not consumer.closed]
+
     def follow(self, subject: str) -> MemorySubscription:
         """A core subscription to republished subjects."""
         with self._turn():
@@ -284,6 +289,11 @@ class MemoryTransport:
     def connected(self) -> bool:
         """Whether the broker is there and this transport is open."""
         return self.broker.up and not self._closed
+
+    @property
+    def server_id(self) -> str:
+        """One broker is one server process for ever."""
+        return f"memory-{id(self.broker):x}"
 
     @property
     def closed_reason(self) -> str | None:

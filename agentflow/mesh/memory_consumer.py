@@ -14,7 +14,7 @@ from typing import Literal
 from agentflow.errors import Conflict
 from agentflow.mesh.memory_stream import MemoryStream
 from agentflow.mesh.memory_time import Timeline
-from agentflow.mesh.transport import ConsumerSpec, Delivery, Message
+from agentflow.mesh.transport import ConsumerSpec, ConsumerState, Delivery, Message
 from agentflow.subjects import matches
 
 _SLOT_POLL = 0.005
@@ -112,6 +112,12 @@ class Durable:
         elif pending.again is not None:
             self._overdue(seq, pending.again)
 
+    def state(self) -> ConsumerState:
+        """What waits, and what is in somebody's hands."""
+        unseen = (message for seq, message in self._stream.messages.items() if seq > self._seen)
+        pending = sum(any(matches(each, message.subject) for each in self._spec.filters) for message in unseen)
+        return ConsumerState(self._spec.stream, self._spec.name, pending, len(self._pending))
+
     def release(self, holder: "MemoryConsumer") -> None:
         """`holder` asks for nothing more: another may become the active one."""
         if self._active is holder:
@@ -185,6 +191,15 @@ class MemoryConsumer:
     def _release(self) -> None:
         with self._timeline.turn():
             self._durable.release(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it asks for nothing more."""
+        return self._closed
+
+    def state(self) -> ConsumerState:
+        """The durable consumer; called inside a turn of the timeline."""
+        return self._durable.state()
 
     async def close(self) -> None:
         """Ask for nothing more."""

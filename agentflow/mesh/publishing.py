@@ -9,7 +9,7 @@ import asyncio
 import random  # noqa: TID251  # for jitter between processes: nothing is decided by it
 from dataclasses import dataclass
 
-from agentflow.envelope import Sealed, stored_hash, traceparent, unseal
+from agentflow.envelope import Sealed, stored_hash, unseal
 from agentflow.errors import (
     AgentflowError,
     Conflict,
@@ -21,6 +21,7 @@ from agentflow.errors import (
 )
 from agentflow.mesh.transport import Message, Stored, Transport
 from agentflow.subjects import stream_of
+from agentflow.telemetry.watching import Sending
 
 ATTEMPT_TIMEOUT = 2.0
 """Seconds one attempt waits for the acknowledgement."""
@@ -51,12 +52,32 @@ async def store(
     Raises `Conflict` (field `stored`: the message that is there instead), `PublishFailed`, or, when `patience` seconds
     were not enough, `OutcomeUnknown` or `Unreachable`. Repeating the call with the same envelope is always safe.
     """
+    sending = Sending(sealed)
+    try:
+        stored = await _persist(transport, sealed, expect, {**sending.headers, **(headers or {})}, patience, sending)
+    except BaseException as error:
+        sending.failed(error)
+        raise
+    sending.stored(stored)
+    return stored
+
+
+async def _persist(
+    transport: Transport,
+    sealed: Sealed,
+    expect: int | None,
+    headers: dict[str, str],
+    patience: float,
+    sending: Sending,
+) -> Stored:
+    """Attempts until the outcome is known or patience is at its end."""
     stream, loop = stream_of(sealed.envelope.subject), asyncio.get_running_loop()
     deadline, pause = loop.time() + patience, 0.05
     while True:
         try:
             return await _attempt(transport, sealed, stream, expect, headers)
-        except (OutcomeUnknown, Unreachable):
+        except (OutcomeUnknown, Unreachable) as error:
+            sending.attempt_failed(error)
             if loop.time() >= deadline:
                 raise
         await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311  # nobody has to guess a pause
@@ -64,7 +85,7 @@ async def store(
 
 
 async def _attempt(
-    transport: Transport, sealed: Sealed, stream: str, expect: int | None, headers: dict[str, str] | None
+    transport: Transport, sealed: Sealed, stream: str, expect: int | None, headers: dict[str, str]
 ) -> Stored:
     subject = sealed.envelope.subject
     try:
@@ -72,7 +93,7 @@ async def _attempt(
             subject,
             sealed.body,
             stream=stream,
-            headers={"traceparent": traceparent(sealed.envelope), **(headers or {})},
+            headers=headers,
             msg_id=sealed.hash if expect is None else None,
             expect=expect,
             timeout=ATTEMPT_TIMEOUT,
@@ -118,7 +139,9 @@ async def store_once(transport: Transport, sealed: Sealed, *, patience: float = 
         there = conflict.fields["stored"]
         if not isinstance(there, Message):
             raise
-        return Landing(Stored(there.stream, there.seq, duplicate=True), adopt(sealed, there, conflict), adopted=True)
+        found = adopt(sealed, there, conflict)
+        Sending(found).adopted()
+        return Landing(Stored(there.stream, there.seq, duplicate=True), found, adopted=True)
     return Landing(stored, sealed, adopted=stored.duplicate)
 
 

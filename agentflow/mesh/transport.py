@@ -172,6 +172,19 @@ class StreamInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsumerState:
+    """A consumer this connection is attached to, as the server has it."""
+
+    stream: str
+    name: str
+    pending: int = 0
+    """Messages it has not delivered yet."""
+    unacknowledged: int = 0
+    """Messages delivered to somebody and not settled."""
+    exists: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """How a service presents itself to `nats micro ls|info|stats`."""
 
@@ -228,6 +241,10 @@ class Transport(Protocol):
         """Create or reconcile the durable consumer and attach to it; raises `Conflict` if its filter drifted."""
         ...
 
+    async def consumers(self) -> Sequence[ConsumerState]:
+        """The consumers that are in use on this connection, asked of the server; raises `MeshError`."""
+        ...
+
     def follow(self, subject: str) -> "Subscription":
         """A core subscription, for `stored.…` subjects only: hints that something was stored, at most once."""
         ...
@@ -278,6 +295,11 @@ class Transport(Protocol):
     @property
     def connected(self) -> bool:
         """Whether a connection is up just now."""
+        ...
+
+    @property
+    def server_id(self) -> str:
+        """Names the server process this is, or was last, connected to: another one after every start of it."""
         ...
 
     @property

@@ -15,6 +15,8 @@ from typing import Any
 from agentflow.ending import end
 from agentflow.errors import AgentflowError, EvidenceError, InputError, MeshError
 from agentflow.mesh.transport import Consumer, Delivery
+from agentflow.telemetry.metrics import message_given_up
+from agentflow.telemetry.watching import Handling, handling
 
 LONGEST_PAUSE = 15.0
 """Seconds at most until a message comes again after the mesh was in trouble."""
@@ -82,28 +84,39 @@ class Worker:
         return min(doubled, max(first, LONGEST_PAUSE))
 
     async def _one(self, delivery: Delivery) -> None:
+        with handling(delivery) as work:
+            await self._settle(delivery, work)
+
+    async def _settle(self, delivery: Delivery, work: Handling) -> None:
         try:
             if delivery.deliveries > self._policy.max_deliveries:
                 reason = f"delivered {delivery.deliveries} times; allowed are {self._policy.max_deliveries}"
-                await self._give_up(delivery, "delivery.exhausted", reason)
-                await delivery.term()
+                work.ended("exhausted", "delivery.exhausted")
+                await self._end_as_dead(delivery, "delivery.exhausted", reason)
                 return
             await self._handle(delivery)
             await delivery.ack()
         except (InputError, EvidenceError) as error:
+            work.ended("refused", error.error_code)
             await self._refuse(delivery, error)
         except MeshError as error:
+            work.ended("retry", error.error_code)
             self._log.warning("message.retry", subject=delivery.message.subject, code=error.error_code, why=str(error))
             await delivery.nak(self._pause(delivery, error.retry_after))
-        except Exception:  # noqa: BLE001  # a handler's own fault: logged, and the message comes again, counted
+        except Exception as error:  # noqa: BLE001  # a handler's own fault: logged, and the message comes again, counted
+            work.ended("failed", type(error).__name__)
             await self._again(delivery)
+
+    async def _end_as_dead(self, delivery: Delivery, code: str, reason: str) -> None:
+        await self._give_up(delivery, code, reason)
+        message_given_up(delivery.message.stream, code)
+        await delivery.term()
 
     async def _refuse(self, delivery: Delivery, error: AgentflowError) -> None:
         """What can never be handled is recorded at once; if that fails, it comes again."""
         self._log.warning("message.refused", subject=delivery.message.subject, code=error.error_code, why=str(error))
         try:
-            await self._give_up(delivery, error.error_code, error.message)
-            await delivery.term()
+            await self._end_as_dead(delivery, error.error_code, error.message)
         except Exception:  # noqa: BLE001  # whatever kept the record from being stored: the message must not be lost
             await self._again(delivery)
 

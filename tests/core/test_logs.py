@@ -34,6 +34,7 @@ def test_a_line_is_one_json_object(log_lines: Lines) -> None:
         "level": "info",
         "service": "planner",
         "incarnation": "life-1",
+        "component": "planner",
         "logger": "shell",
         "seq": 7,
         "subject": "workflows.run-1.out",

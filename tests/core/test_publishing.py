@@ -51,7 +51,7 @@ async def test_an_envelope_is_stored_on_its_own_subject(mesh: MemoryTransport) -
     assert found is not None
     assert (sealed.envelope.subject, sealed.body) == (found.subject, found.body)
     assert sealed.hash == found.headers["Nats-Msg-Id"]
-    assert f"00-{sealed.envelope.trace_id}-{sealed.envelope.span_id}-01" == found.headers["traceparent"]
+    assert f"00-{sealed.envelope.trace_id}-{sealed.envelope.span_id}-00" == found.headers["traceparent"]
     assert "mine" == found.headers["X-Note"]
 
 

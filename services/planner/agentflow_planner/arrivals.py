@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from agentflow import subjects
+from agentflow.adoption import adopted_id, adopted_trace
 from agentflow.envelope import Sealed, claim_in, sha256_hex, stored_hash, unseal
 from agentflow.errors import InputError
 from agentflow.ids import TOKEN, new_id
@@ -157,20 +158,19 @@ def _junk(message: Message, workflow_id: str, problem: Problem) -> Input:
 def _plain_input(
     message: Message, workflow_id: str, kind: Kind, schema: str, payload: Payload | None, problem: Problem | None
 ) -> Input:
-    digest = hashlib.sha256(b"|".join((message.subject.encode(), message.time.isoformat().encode(), message.body)))
-    adopted_id = new_id(message.time, lambda count: digest.digest()[:count])
+    id = adopted_id(message.subject, message.time, message.body)
     return Input(
         kind=kind,
         workflow_id=workflow_id,
         ref=Consumed(
-            id=adopted_id,
+            id=id,
             hash=sha256_hex(message.body),
             schema=schema,
             subject=message.subject,
             seq=message.seq,
         ),
         time=message.time,
-        trace_id=hashlib.sha256(adopted_id.encode()).hexdigest()[:32],
+        trace_id=adopted_trace(id),
         payload=payload,
         problem=problem,
     )
