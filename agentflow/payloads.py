@@ -298,6 +298,38 @@ class DeadLetter(Payload, frozen=True):
     code: str
     reason: str
     body_base64: str
+    retry_of: str = ""
+    """Id of the letter whose retry was given up, where the message came as one."""
+
+
+class MessageRetried(Payload, frozen=True):
+    """A person wants a dead letter's message handled after all; stored once for each letter."""
+
+    letter: str
+    """The letter's id; its hash is what this rests on."""
+    redelivered: str
+    """Where the consumer is told."""
+
+
+class MessageRedelivered(Payload, frozen=True):
+    """Stands, on a subject that a consumer takes, for the message of a dead letter of that consumer."""
+
+    letter: str
+    hash: str
+    """The letter's."""
+    seq: int
+    """Where the letter was read: a hint, never an identity."""
+    stream: str
+    """Of the original message."""
+    consumer: str
+    """Who gave it up and takes it again; nobody else does."""
+
+
+class MessageResolved(Payload, frozen=True):
+    """The consumer has handled a dead letter's message after all."""
+
+    letter: str
+    deliveries: int
 
 
 class Lifecycle(Payload, frozen=True):
@@ -334,6 +366,9 @@ SCHEMAS: dict[str, tuple[type[Payload], MessageType]] = {
     "input.rejected/1": (InputRejected, "response"),
     "timer.due/1": (TimerDue, "control"),
     "message.dead/1": (DeadLetter, "event"),
+    "message.retried/1": (MessageRetried, "control"),
+    "message.redelivered/1": (MessageRedelivered, "control"),
+    "message.resolved/1": (MessageResolved, "event"),
     "component.lifecycle/1": (Lifecycle, "event"),
 }
 """Every schema there is: its struct and the message type it travels as."""

@@ -24,6 +24,7 @@ Kind = Literal[
     "timer.set",
     "timer.due",
     "dead",
+    "dead.case",
 ]
 
 
@@ -112,6 +113,11 @@ def dead(stream: str, consumer: str) -> str:
     return f"dead.{check_token(stream, 'stream')}.{check_token(consumer, 'consumer')}"
 
 
+def dead_case(stream: str, consumer: str, letter_id: str) -> str:
+    """What became of one dead letter: that it was retried, and that it was handled then."""
+    return f"{dead(stream, consumer)}.{check_token(letter_id, 'letter id')}"
+
+
 def parse(subject: str) -> Subject:
     """The parts of a concrete subject; raises `SubjectError` for one outside the grammar."""
     tokens = subject.split(".")
@@ -138,8 +144,8 @@ def parse(subject: str) -> Subject:
             return Subject("protocol", owner, item)
         case ["timers", ("set" | "due") as way, _, owner, item]:
             return Subject("timer.set" if way == "set" else "timer.due", owner, item)
-        case ["dead", owner, item]:
-            return Subject("dead", owner, item)
+        case ["dead", *rest] if len(rest) in (2, 3):
+            return Subject("dead" if len(rest) == 2 else "dead.case", *rest[-2:])
     raise SubjectError(f"subject {subject[:200]!r} is outside the grammar", found=subject[:200])
 
 

@@ -7,6 +7,7 @@ from agentflow import subjects
 from agentflow.envelope import ChainPlace, claim_for, encode_payload, sha256_hex
 from agentflow.ids import new_id
 from agentflow.mesh.publishing import store
+from agentflow.mesh.retries import RetriedDelivery
 from agentflow.mesh.transport import Delivery, Stored, Transport
 from agentflow.payloads import DeadLetter
 from agentflow.registry import ARTIFACTS
@@ -40,6 +41,7 @@ async def write_dead_letter(
         code=code,
         reason=_text(reason, 2000),
         body_base64=body,
+        retry_of=delivery.letter_id if isinstance(delivery, RetriedDelivery) else "",
     )
     trace = sha256_hex(encode_payload(letter))
     identity = hashlib.sha256(f"{consumer}|{trace}".encode()).digest()

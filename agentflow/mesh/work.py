@@ -14,6 +14,7 @@ from typing import Any
 
 from agentflow.ending import end
 from agentflow.errors import AgentflowError, EvidenceError, InputError, MeshError
+from agentflow.mesh.retries import Retries
 from agentflow.mesh.transport import Consumer, Delivery
 from agentflow.telemetry.metrics import message_given_up
 from agentflow.telemetry.watching import Handling, handling
@@ -44,8 +45,17 @@ class WorkPolicy:
 class Worker:
     """Works off one consumer until it is stopped."""
 
-    def __init__(self, consumer: Consumer, handle: Handle, give_up: GiveUp, policy: WorkPolicy, log: Any) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        handle: Handle,
+        give_up: GiveUp,
+        policy: WorkPolicy,
+        log: Any,
+        retries: Retries | None = None,
+    ) -> None:
         self._consumer, self._handle, self._give_up, self._policy, self._log = consumer, handle, give_up, policy, log
+        self._retries = retries
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
 
     def _slots(self) -> int:
@@ -88,24 +98,30 @@ class Worker:
             await self._settle(delivery, work)
 
     async def _settle(self, delivery: Delivery, work: Handling) -> None:
+        meant = delivery
         try:
+            found = await self._retries.resolve(delivery) if self._retries else delivery
+            if found is None:  # for another consumer, or handled already
+                await delivery.ack()
+                return
+            meant = found
             if delivery.deliveries > self._policy.max_deliveries:
                 reason = f"delivered {delivery.deliveries} times; allowed are {self._policy.max_deliveries}"
                 work.ended("exhausted", "delivery.exhausted")
-                await self._end_as_dead(delivery, "delivery.exhausted", reason)
+                await self._end_as_dead(meant, "delivery.exhausted", reason)
                 return
-            await self._handle(delivery)
-            await delivery.ack()
+            await self._handle(meant)
+            await meant.ack()
         except (InputError, EvidenceError) as error:
             work.ended("refused", error.error_code)
-            await self._refuse(delivery, error)
+            await self._refuse(meant, error)
         except MeshError as error:
             work.ended("retry", error.error_code)
-            self._log.warning("message.retry", subject=delivery.message.subject, code=error.error_code, why=str(error))
-            await delivery.nak(self._pause(delivery, error.retry_after))
+            self._log.warning("message.retry", subject=meant.message.subject, code=error.error_code, why=str(error))
+            await meant.nak(self._pause(delivery, error.retry_after))
         except Exception as error:  # noqa: BLE001  # a handler's own fault: logged, and the message comes again, counted
             work.ended("failed", type(error).__name__)
-            await self._again(delivery)
+            await self._again(meant)
 
     async def _end_as_dead(self, delivery: Delivery, code: str, reason: str) -> None:
         await self._give_up(delivery, code, reason)

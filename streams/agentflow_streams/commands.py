@@ -1,4 +1,4 @@
-"""The commands this distribution adds to `agentflow`: `streams` and `verify`.
+"""The commands this distribution adds to `agentflow`: `streams`, `verify` and (in `dead`) `dead`.
 
 Light on purpose: `agentflow --help` imports this module, so everything heavy is imported where it is used.
 """
@@ -10,6 +10,7 @@ import typer
 
 from agentflow.cli.output import JsonFlag, NatsUrl, command, emit, examples, is_terminal, note
 from agentflow.cli.session import open_transport
+from agentflow_streams import dead
 
 if TYPE_CHECKING:
     from agentflow.mesh.transport import Transport
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
             "agentflow verify --json | jq .damages",
         ),
     )(verify)
+    dead.register(app)
 
 
 def _all(context: typer.Context, as_json: JsonFlag = False, nats_url: NatsUrl = None) -> None:

@@ -110,8 +110,11 @@ PAYLOADS = {
     "timer.due/1": b'{"due":"due","state":"state"}',
     "message.dead/1": (
         b'{"stream":"stream","consumer":"consumer","seq":1,"subject":"subject","deliveries":1,"code":"code",'
-        b'"reason":"reason","body_base64":"body_base64"}'
+        b'"reason":"reason","body_base64":"body_base64","retry_of":""}'
     ),
+    "message.retried/1": b'{"letter":"letter","redelivered":"redelivered"}',
+    "message.redelivered/1": (b'{"letter":"letter","hash":"hash","seq":1,"stream":"stream","consumer":"consumer"}'),
+    "message.resolved/1": b'{"letter":"letter","deliveries":1}',
     "component.lifecycle/1": b'{"component":"component","incarnation":"incarnation","state":"started","detail":""}',
 }
 """A payload of every schema that has its required members only."""

@@ -19,7 +19,7 @@ from tests.support.profiles import wire
 T = r"[A-Za-z0-9_-]{1,64}"
 GRAMMAR = re.compile(
     rf"workflows\.{T}\.(in|out|results\.{T})|agents\.{T}\.(in|out)(\.{T})?|tools\.(calls|audit)\.{T}"
-    rf"|tools\.results\.{T}\.{T}|tools\.anomaly|protocols\.{T}\.{T}|timers\.(set|due)\.{T}\.{T}\.{T}|dead\.{T}\.{T}"
+    rf"|tools\.results\.{T}\.{T}|tools\.anomaly|protocols\.{T}\.{T}|timers\.(set|due)\.{T}\.{T}\.{T}|dead\.{T}\.{T}(\.{T})?"
 )
 """The table of architecture, section 3.4, once more."""
 
@@ -163,6 +163,7 @@ def test_the_parser_takes_exactly_what_is_in_the_grammar(subject: str) -> None:
         ("tools.audit.c1", Subject("tool.audit", "c1", "c1")),
         ("protocols.contract_net.search", Subject("protocol", "contract_net", "search")),
         ("dead.AF_MESSAGES.planner", Subject("dead", "AF_MESSAGES", "planner")),
+        ("dead.AF_MESSAGES.planner.L1", Subject("dead.case", "planner", "L1")),
     ],
 )
 def test_parsed_subjects_say_what_they_are(subject: str, parsed: Subject) -> None:

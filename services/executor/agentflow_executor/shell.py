@@ -1,6 +1,7 @@
 """What the executor process does between its start and its end: declare the tools, work off the calls, drain."""
 
 from agentflow.errors import ConfigError
+from agentflow.mesh.retries import Retries
 from agentflow.mesh.transport import ConsumerSpec
 from agentflow.mesh.work import Worker, WorkPolicy
 from agentflow.registry import ARTIFACTS, CONFIG, Heartbeat
@@ -54,7 +55,8 @@ async def work(host: Host, catalog: Catalog, sandbox: Sandbox) -> None:
         policy = WorkPolicy(settings.concurrency, settings.ack_wait, settings.max_deliveries)
         async with host.registered(*entries(host, catalog, settings)):
             host.log.info("executor.ready", tools=len(catalog.tools), concurrency=settings.concurrency)
-            await Worker(consumer, handler.handle, handler.give_up, policy, host.log).run(host.stop)
+            retries = Retries(host.transport, EXECUTOR)
+            await Worker(consumer, handler.handle, handler.give_up, policy, host.log, retries).run(host.stop)
     finally:
         sandbox.close()
 

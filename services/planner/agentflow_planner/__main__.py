@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from agentflow.errors import AgentflowError
 from agentflow.mesh.deadletters import write_dead_letter
+from agentflow.mesh.retries import Retries
 from agentflow.mesh.transport import ConsumerSpec, Delivery, ServiceSpec
 from agentflow.mesh.work import Worker, WorkPolicy
 from agentflow.registry import ARTIFACTS
@@ -78,7 +79,8 @@ async def _worker(host: Host, settings: PlannerSettings, planner: Planner, spec:
         await write_dead_letter(host.transport, delivery, spec.name, PRODUCER, code, reason)
 
     policy = WorkPolicy(settings.concurrency, settings.ack_wait, settings.max_deliveries)
-    return Worker(await host.transport.consume(spec), planner.handle, give_up, policy, host.log)
+    retries = Retries(host.transport, spec.name)
+    return Worker(await host.transport.consume(spec), planner.handle, give_up, policy, host.log, retries)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from agentflow.payloads import (
     CancelRequested,
     Consumed,
     GoalSubmitted,
+    MessageRedelivered,
     Payload,
     RunSignalled,
     StepCompleted,
@@ -33,6 +34,10 @@ from agentflow_planner.runs import Input, Kind, Problem
 
 MAX_PLAIN = 256 * 1024
 """Bytes a plain publisher's body may have."""
+
+REDELIVERED = "input.redelivered"
+"""Code of what stands for another message. It is resolved where it is delivered; only one that stands for nothing is
+refused there, so whoever finds it while reading back leaves it alone."""
 
 PLAIN_FORMS = '{"goal": NAME, "input": {…}}, {"signal": NAME, "data": {…}} or {"cancel": REASON}'
 """What a plain publisher may send."""
@@ -70,7 +75,8 @@ def read_input(message: Message, payload: Payload | None = None) -> Input:
         return _junk(message, place.owner, Problem(error.error_code, error.message[:500], found, allowed))
     kind = _KINDS.get(type(taken))
     if kind is None or kind not in _ALLOWED.get(place.kind, ()):
-        problem = Problem("schema.unexpected", f"{sealed.envelope.schema} has no place on {message.subject}")
+        code = REDELIVERED if isinstance(taken, MessageRedelivered) else "schema.unexpected"
+        problem = Problem(code, f"{sealed.envelope.schema} has no place on {message.subject}")
         return _junk(message, place.owner, problem)
     return _sealed_input(message, place, sealed, kind, taken)
 

@@ -9,7 +9,7 @@ from agentflow.envelope import Sealed, unseal
 from agentflow.errors import EvidenceError, InputError, NotStored, SubjectError
 from agentflow.mesh.transport import Message, Objects, Transport
 from agentflow.payloads import Decision, GoalRejected, InputRejected
-from agentflow_planner.arrivals import needs_artifact, read_input, refuse_arrival, twin_of
+from agentflow_planner.arrivals import REDELIVERED, needs_artifact, read_input, refuse_arrival, twin_of
 from agentflow_planner.runs import Input, Problem, Recorded, RunState, evolve, key_of
 
 STREAM = "AF_MESSAGES"
@@ -35,7 +35,11 @@ class History:
 
     def unconsumed_before(self, seq: int) -> list[Input]:
         """Inputs stored before `seq` that no decision has consumed, in stream order."""
-        waiting = (given for given in self.inputs.values() if not is_consumed(self.state, given))
+        waiting = (
+            given
+            for given in self.inputs.values()
+            if not is_consumed(self.state, given) and not stands_for_another(given)
+        )
         return sorted((given for given in waiting if given.ref.seq < seq), key=lambda given: given.ref.seq)
 
     def step_that_consumed(self, given: Input) -> Step | None:
@@ -89,8 +93,15 @@ async def read_inputs(transport: Transport, objects: Objects, workflow_id: str, 
     found = []
     async for message in transport.read(STREAM, subjects.workflow_all(workflow_id), start=start, end=end):
         if _kind(message.subject) in ("workflow.in", "workflow.result"):
-            found.append(await to_input(message, objects))
+            given = await to_input(message, objects)
+            if not stands_for_another(given):
+                found.append(given)
     return found
+
+
+def stands_for_another(given: Input) -> bool:
+    """Whether a message is the redelivery of another, which is resolved where it is delivered."""
+    return given.problem is not None and given.problem.code == REDELIVERED
 
 
 def _kind(subject: str) -> str:

@@ -24,11 +24,13 @@ from agentflow.envelope import Ref, Sealed, unseal
 from agentflow.errors import Conflict, EnvelopeError, InputError, MeshError, NondeterminismError
 from agentflow.mesh.deadletters import write_dead_letter
 from agentflow.mesh.publishing import store_once
+from agentflow.mesh.retries import RetriedDelivery
 from agentflow.mesh.transport import Delivery, Message, Objects, Transport
 from agentflow.payloads import StepCompleted, StepFailed
+from agentflow.schemas import decode_payload
 from agentflow.subjects import stream_of
 from agentflow_runtime.context import Context
-from agentflow_runtime.failures import deadline_passed, given_up, text
+from agentflow_runtime.failures import GIVEN_UP, deadline_passed, given_up, text
 from agentflow_runtime.handling import handle
 from agentflow_runtime.hosting import Hooks, HostedAgent
 from agentflow_runtime.leftovers import Leftovers
@@ -98,7 +100,7 @@ class Receiver:
             await self._bury(delivery, code, reason)
             return
         async with self.turns.of(sealed.envelope.id):
-            if code == EXHAUSTED and await self._was_answered(sealed):
+            if code == EXHAUSTED and await self._was_answered(sealed, delivery):
                 return
             await self._bury(delivery, code, reason)
             if sealed.envelope.schema == STEP:
@@ -110,9 +112,9 @@ class Receiver:
             self.mesh.transport, delivery, self.agent.consumer, PRODUCER, code=code, reason=text(reason)
         )
 
-    async def _was_answered(self, sealed: Sealed) -> bool:
+    async def _was_answered(self, sealed: Sealed, delivery: Delivery) -> bool:
         try:
-            return sealed.envelope.schema == STEP and await self._is_answered(sealed, reply_address(sealed))
+            return sealed.envelope.schema == STEP and await self._is_answered(sealed, reply_address(sealed), delivery)
         except InputError:
             return False
 
@@ -128,7 +130,7 @@ class Receiver:
 
     async def _handle(self, delivery: Delivery, sealed: Sealed) -> None:
         again = delivery.deliveries > 1 and sealed.envelope.schema == STEP
-        if again and await self._is_answered(sealed, reply_address(sealed)):
+        if again and await self._is_answered(sealed, reply_address(sealed), delivery):
             return
         step = read_step(sealed, await artifacts.check_out(self.mesh.objects, sealed.envelope))
         recorder = self._recorder(sealed, fresh=delivery.deliveries == 1)
@@ -140,12 +142,16 @@ class Receiver:
         mesh = self.mesh
         return Recorder(mesh.transport, mesh.objects, mesh.clock, cause, self.agent.id, fresh=fresh)
 
-    async def _is_answered(self, cause: Sealed, reply_to: str) -> bool:
-        """Whether the result is stored; raises `InputError` (`result.taken`) when something else is in its place."""
+    async def _is_answered(self, cause: Sealed, reply_to: str, delivery: Delivery) -> bool:
+        """Whether the result is stored; raises `InputError` (`result.taken`) when something else is in its place.
+
+        That an earlier delivery was given up is no answer to a retry: a person asked for the handler to run. The run
+        keeps the failure it was told, the result of the retry is not stored.
+        """
         there = await self.mesh.transport.last(stream_of(reply_to), reply_to)
         if there is not None and not answers(there, cause):
             raise _taken(reply_to)
-        return there is not None
+        return there is not None and not (isinstance(delivery, RetriedDelivery) and says_given_up(there))
 
     async def _work(self, step: Step, recorder: Recorder) -> tuple[StepCompleted | StepFailed, tuple[Ref, ...]]:
         """The step's result, and the tool results that went into it."""
@@ -192,6 +198,16 @@ def answers(message: Message, cause: Sealed) -> bool:
         return unseal(message.body, message.subject).envelope.causes[:1] == (cause.ref,)
     except EnvelopeError:
         return False
+
+
+def says_given_up(message: Message) -> bool:
+    """Whether a stored result is only the failure that a dead letter left behind."""
+    try:
+        sealed = unseal(message.body, message.subject)
+        found = decode_payload(sealed.envelope.schema, sealed.envelope.payload)
+    except InputError:
+        return False
+    return isinstance(found, StepFailed) and found.error.type == GIVEN_UP
 
 
 def pause_after(deliveries: int) -> float:

@@ -37,9 +37,13 @@ def deadline_passed(deadline: str) -> Failure:
     return Failure("step.deadline", "TimeoutError", f"not done by its deadline {deadline}", "agent")
 
 
+GIVEN_UP = "DeadLetter"
+"""Type of the failure that a dead letter leaves behind."""
+
+
 def given_up(code: str, reason: str, *, exhausted: bool) -> Failure:
     """The message became a dead letter: it kept coming back (the mesh's), or was wrong (the input's)."""
-    return Failure(code, "DeadLetter", text(reason), "mesh" if exhausted else "input", retryable=exhausted)
+    return Failure(code, GIVEN_UP, text(reason), "mesh" if exhausted else "input", retryable=exhausted)
 
 
 def tool_error(failed: ToolFailed, tool: str, call_id: str) -> StepError:

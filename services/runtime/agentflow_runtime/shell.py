@@ -17,6 +17,7 @@ from agentflow import logs, subjects
 from agentflow.agent import AgentContext
 from agentflow.ending import end
 from agentflow.errors import AgentflowError, NotStored
+from agentflow.mesh.retries import Retries
 from agentflow.mesh.transport import ConsumerSpec
 from agentflow.mesh.work import Worker, WorkPolicy
 from agentflow.registry import ARTIFACTS, CONFIG, agent_key
@@ -130,7 +131,8 @@ class AgentHost:
         receiver = Receiver(mesh, agent, hooks, feed, self._leftovers, settings.cancel_grace)
         consumer = CountingConsumer(await mesh.transport.consume(consumer_spec(agent, settings)), self._leftovers)
         policy = WorkPolicy(agent.concurrency, settings.ack_wait, settings.max_deliveries)
-        worker = Worker(consumer, receiver.handle, receiver.give_up, policy, self._log)
+        retries = Retries(mesh.transport, agent.consumer)
+        worker = Worker(consumer, receiver.handle, receiver.give_up, policy, self._log, retries)
         entry = self._host.heartbeat_for("agent", running.agent_id, concurrency=agent.concurrency)
         async with feed.following(), self._host.registered(entry):
             await self._until_drained(worker)
