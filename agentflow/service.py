@@ -6,6 +6,7 @@ closed for good ends the process with an error: a supervisor starts it again, an
 
 import asyncio
 import contextlib
+import functools
 import os
 import platform
 import secrets
@@ -24,6 +25,7 @@ from agentflow.ending import end
 from agentflow.errors import AgentflowError, MeshError
 from agentflow.ids import new_id
 from agentflow.mesh.connect import connect
+from agentflow.mesh.patience import patiently
 from agentflow.mesh.transport import ServiceSpec, Transport
 from agentflow.redaction import secrets_of
 from agentflow.registry import REGISTRY, Heartbeat, alive_key
@@ -70,7 +72,7 @@ class Host:
     @contextlib.asynccontextmanager
     async def registered(self, *entries: Heartbeat) -> AsyncIterator[None]:
         """Keep registry entries alive inside the block, and remove them at its end."""
-        bucket = await self.transport.bucket(REGISTRY)
+        bucket = await patiently(self.transport, lambda: self.transport.bucket(REGISTRY))
         keys = {alive_key(e.kind, e.id, e.incarnation): msgspec.json.encode(e) for e in entries}
 
         async def beat() -> None:
@@ -89,7 +91,7 @@ class Host:
                 await asyncio.sleep(self.settings.heartbeat)
 
         for key, value in keys.items():
-            await bucket.put(key, value)
+            await patiently(self.transport, functools.partial(bucket.put, key, value))
         self._heard()
         if not self.stop.is_set():
             self.health.says(LIFE, ok=True)
@@ -169,8 +171,8 @@ async def _run(
     host = Host(transport, incarnation, settings, clock, log, health=watch.health, http=watch.http)
     try:
         if not settings.allow_volatile:
-            await transport.require_durable(settings.monitor_url)
-        await transport.serve(spec)
+            await patiently(transport, lambda: transport.require_durable(settings.monitor_url))
+        await patiently(transport, lambda: transport.serve(spec))
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, host.stop.set)

@@ -37,6 +37,7 @@ MINIMUM_VERSION = (2, 14, 0)
 """The first server with everything used here (message schedules with time zones)."""
 
 _BATCH = 512
+_BATCH_TIMEOUT, _LOOKS = 5.0, 20
 _HEADER_ROOM = 1024
 
 
@@ -77,10 +78,19 @@ class CoreSubscription:
                 await self._subscription.unsubscribe()
 
 
-class TolerantClient(NatsClient):
-    """The client, with one fault mended: a malformed header block kills its read loop for good, and with it everything.
+class _ConnectionGone(nats.errors.TimeoutError):
+    """The connection a request was made on is gone, before its answer came: what became of it is not known."""
 
-    The server stores such messages (anybody can publish one); without headers they are refused where they are handled.
+    def __str__(self) -> str:
+        return "the connection was lost"
+
+
+class TolerantClient(NatsClient):
+    """The client, with two faults mended.
+
+    A malformed header block kills its read loop for good, and with it everything. The server stores such messages
+    (anybody can publish one); without headers they are refused where they are handled. And requests in flight on a
+    connection that is lost wait for their whole time-out, though their answers cannot come.
     """
 
     async def _process_headers(self, headers: bytes | bytearray) -> dict[str, str] | None:
@@ -90,15 +100,23 @@ class TolerantClient(NatsClient):
             return {}
         return found
 
+    def abandon_requests(self) -> None:
+        """End the requests in flight on a connection that is gone: nobody answers them any more, and they would wait."""
+        for answer in list(self._resp_map.values()):
+            if not answer.done():
+                answer.set_exception(_ConnectionGone())
+                answer.exception()  # so that one nobody waits for any more is not complained about
+
 
 class JetStreamTransport:
     """A connection to a NATS server with JetStream."""
 
-    def __init__(self, client: NatsClient) -> None:
+    def __init__(self, client: "TolerantClient") -> None:
         self._client = client
         self._api = Api(client)
         self._consumers: list[PullConsumer] = []
         self._services: list[Any] = []
+        self._served: set[str] = set()
         self._closing = False
         self._closed_reason: str | None = None
         self._last_error = ""
@@ -126,6 +144,7 @@ class JetStreamTransport:
                 max_outstanding_pings=2,
                 error_cb=transport._on_error,
                 closed_cb=transport._on_closed,
+                disconnected_cb=transport._on_disconnected,
                 reconnected_cb=transport._on_reconnected,
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
@@ -139,6 +158,10 @@ class JetStreamTransport:
     async def _on_closed(self) -> None:
         if not self._closing:
             self._closed_reason = self._last_error or "the client gave up"
+
+    async def _on_disconnected(self) -> None:
+        self._api.losses += 1
+        self._client.abandon_requests()
 
     async def _on_reconnected(self) -> None:
         for consumer in self._consumers:
@@ -240,7 +263,7 @@ class JetStreamTransport:
 
     async def _batch(self, stream: str, subject: str, start: int) -> tuple[list[Message], int, int]:
         """One batch from `start`, how many messages there were when it began, and how many are left behind it."""
-        inbox = self._client.new_inbox()
+        inbox, losses = self._client.new_inbox(), self._api.losses
         query = {"seq": max(1, start), "batch": _BATCH, "next_by_subj": subject, "max_bytes": 8 * 1024 * 1024}
         found: list[Message] = []
         known = 0
@@ -249,7 +272,7 @@ class JetStreamTransport:
             try:
                 await self._client.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(query).encode(), reply=inbox)
                 while True:
-                    msg = await subscription.next_msg(timeout=5)
+                    msg = await self._next(subscription, losses)
                     pending = int((msg.headers or {}).get("Nats-Num-Pending", "0"))
                     headers = plain_headers(msg.headers)
                     if status := headers.get("Status"):
@@ -261,6 +284,16 @@ class JetStreamTransport:
                 await subscription.unsubscribe()
         except (nats.errors.Error, OSError) as error:
             raise translate(error, f"read of {stream}") from error
+
+    async def _next(self, subscription: NatsSubscription, losses: int) -> Msg:
+        """The next message of a batch; the rest of one that was asked for on a connection that is lost never comes."""
+        for _ in range(_LOOKS):
+            try:
+                return await subscription.next_msg(timeout=_BATCH_TIMEOUT / _LOOKS)
+            except nats.errors.TimeoutError:
+                if self._api.losses != losses:
+                    raise _ConnectionGone from None
+        raise nats.errors.TimeoutError
 
     async def _direct(self, stream: str, subject: str, msg: Msg, expected: int) -> Message:
         """A message of a batch; one whose headers cannot be read is asked for again, in a form that needs none."""
@@ -339,6 +372,8 @@ class JetStreamTransport:
 
     async def serve(self, spec: ServiceSpec) -> None:
         """Register as a NATS micro service."""
+        if spec.name in self._served:
+            return await self._api.round_trip()
         config = ServiceConfig(
             name=spec.name, version=spec.version, description=spec.description, metadata=dict(spec.metadata)
         )
@@ -353,7 +388,8 @@ class JetStreamTransport:
         except (nats.errors.Error, OSError) as error:
             raise translate(error, f"register service {spec.name}") from error
         self._services.append(service)
-        await self._api.round_trip()
+        self._served.add(spec.name)
+        return await self._api.round_trip()
 
     async def require_durable(self, monitor_url: str = "") -> None:
         """Raise `ServerUnfit` for a server that is too old, or that cannot be shown to sync before it acknowledges."""

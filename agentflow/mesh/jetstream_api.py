@@ -69,6 +69,8 @@ class Api:
 
     def __init__(self, client: NatsClient) -> None:
         self.client = client
+        self.losses = 0
+        """How often the connection was lost so far."""
 
     async def call(self, verb: str, body: Mapping[str, Any] | None = None, *, timeout: float = 5.0) -> dict[str, Any]:
         """One API request; raises the translated error when the answer is one or does not come."""

@@ -58,6 +58,43 @@ async def test_the_connection_comes_back_by_itself(server: NatsServer, transport
     assert 3 == len([message async for message in transport.read("EVENTS")])
 
 
+async def test_what_waits_for_a_server_that_dies_is_told_at_once(server: NatsServer, transport: Transport) -> None:
+    """Requests and reads in flight end with the connection, as unknown, and not seconds later with their time-out."""
+    await fill(transport, 3)
+    loop = asyncio.get_running_loop()
+
+    async def read() -> None:
+        [message async for message in transport.read("EVENTS")]
+
+    server.freeze()
+    asked: list[asyncio.Task[object]] = [
+        asyncio.create_task(transport.publish("events.a", b"", stream="EVENTS", timeout=60)),
+        asyncio.create_task(transport.rtt(timeout=60)),
+        asyncio.create_task(read()),
+    ]
+    await stays(lambda: not any(task.done() for task in asked), "waiting for a frozen server")
+    server.kill()
+    killed = loop.time()
+    ended = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert [OutcomeUnknown, Unreachable, OutcomeUnknown] == [type(each) for each in ended]
+    assert loop.time() - killed < 3.5
+    await asyncio.to_thread(server.start)
+    await eventually(lambda: transport.connected)
+    assert 3 <= len([message async for message in transport.read("EVENTS")])
+
+
+async def test_a_service_presents_itself_once_however_often_it_is_asked_to(
+    server: NatsServer, transport: Transport
+) -> None:
+    """A presentation that was interrupted may be repeated."""
+    for _ in range(2):
+        await transport.serve(ServiceSpec("again", "1.0.0", "presents itself"))
+    assert isinstance(transport, JetStreamTransport)
+
+    assert 1 == len(transport._services)
+
+
 async def test_consumers_go_on_after_a_restart(server: NatsServer, transport: Transport) -> None:
     """Two of them, without being told: everything stored before and after reaches each, soon."""
     one = Worker(await transport.consume(consumer("one", ack_wait=1.0)), acks=True)

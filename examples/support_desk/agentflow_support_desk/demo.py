@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from agentflow import subjects
 from agentflow.client import Client
 from agentflow.clock import SystemClock
-from agentflow.errors import MeshError, OutcomeUnknown, RunError, Unreachable
+from agentflow.errors import MeshError, RunError
 from agentflow.local.mesh import LocalMesh, MeshOptions
+from agentflow.mesh.patience import patiently
 from agentflow.mesh.server_errors import directory_error
 from agentflow.payloads import Lifecycle
 from agentflow.registry import REGISTRY
@@ -153,7 +154,7 @@ async def _work_all(
 
 
 async def _work(client: Client, run_id: str, ticket: Ticket, storm: Storm | None) -> Worked:
-    run = await patiently(client, lambda: client.submit("support", {"ticket": run_id, "text": ticket.text}, id=run_id))
+    run = await _patiently(client, lambda: client.submit("support", {"ticket": run_id, "text": ticket.text}, id=run_id))
     if storm is not None:
         await storm.begun()
     detail = ""
@@ -161,24 +162,16 @@ async def _work(client: Client, run_id: str, ticket: Ticket, storm: Storm | None
         await run.result(timeout=PATIENCE)
     except RunError as error:
         detail = f"{error.error_code}: {error.message}"
-    state = await patiently(client, run.state)
+    state = await _patiently(client, run.state)
     output = state.output if isinstance(state.output, dict) else {}
-    begun, ended = await patiently(client, lambda: _times(client, run_id))
+    begun, ended = await _patiently(client, lambda: _times(client, run_id))
     took = (ended - begun).total_seconds() * 1000 if begun and ended else None
     ended = ended if state.ended else None
     return Worked(ticket, run_id, state.status, state.state, output, took, detail, begun, ended)
 
 
-async def patiently(client: Client, ask: Callable[[], Awaitable[T]]) -> T:
-    """What `ask` returns, asked again while the broker is away; so it has to be something that may be repeated."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return await ask()
-        except (Unreachable, OutcomeUnknown):
-            if client.transport.closed_reason is not None or time.monotonic() > deadline:
-                raise
-        await asyncio.sleep(0.2)
+async def _patiently(client: Client, ask: Callable[[], Awaitable[T]]) -> T:
+    return await patiently(client.transport, ask, patience=PATIENCE)
 
 
 async def _times(client: Client, run_id: str) -> tuple[datetime | None, datetime | None]:

@@ -1,6 +1,9 @@
 """What the executor process does between its start and its end: declare the tools, work off the calls, drain."""
 
+import functools
+
 from agentflow.errors import ConfigError
+from agentflow.mesh.patience import patiently
 from agentflow.mesh.retries import Retries
 from agentflow.mesh.transport import ConsumerSpec
 from agentflow.mesh.work import Worker, WorkPolicy
@@ -44,14 +47,14 @@ async def work(host: Host, catalog: Catalog, sandbox: Sandbox) -> None:
         raise ConfigError(f"the executor needs ExecutorSettings, found {type(settings).__name__}")
     try:
         await sandbox.probe(*_needs(catalog))
-        bucket = await host.transport.bucket(CONFIG)
+        bucket = await patiently(host.transport, lambda: host.transport.bucket(CONFIG))
         for declaration in catalog.declarations:
-            if await declare(bucket, declaration):
+            if await patiently(host.transport, functools.partial(declare, bucket, declaration)):
                 host.log.info("tool.declared", tool=declaration.id, version=declaration.version)
         _warn(host, catalog)
-        objects = await host.transport.objects(ARTIFACTS)
+        objects = await patiently(host.transport, lambda: host.transport.objects(ARTIFACTS))
         handler = CallHandler(host.transport, objects, catalog, sandbox, host.clock, host.log)
-        consumer = await host.transport.consume(consumer_spec(settings))
+        consumer = await patiently(host.transport, lambda: host.transport.consume(consumer_spec(settings)))
         policy = WorkPolicy(settings.concurrency, settings.ack_wait, settings.max_deliveries)
         async with host.registered(*entries(host, catalog, settings)):
             host.log.info("executor.ready", tools=len(catalog.tools), concurrency=settings.concurrency)

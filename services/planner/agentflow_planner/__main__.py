@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from agentflow.errors import AgentflowError
 from agentflow.mesh.deadletters import write_dead_letter
+from agentflow.mesh.patience import patiently
 from agentflow.mesh.retries import Retries
 from agentflow.mesh.transport import ConsumerSpec, Delivery, ServiceSpec
 from agentflow.mesh.work import Worker, WorkPolicy
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _work(host: Host, settings: PlannerSettings) -> None:
-    objects = await host.transport.objects(ARTIFACTS)
+    objects = await patiently(host.transport, lambda: host.transport.objects(ARTIFACTS))
     engine = engine_for(settings.cel_engine)
     planner = Planner(host.transport, objects, Catalog(host.transport, objects, engine), host.log)
     workers = [await _worker(host, settings, planner, spec) for spec in consumers(settings)]
@@ -80,7 +81,8 @@ async def _worker(host: Host, settings: PlannerSettings, planner: Planner, spec:
 
     policy = WorkPolicy(settings.concurrency, settings.ack_wait, settings.max_deliveries)
     retries = Retries(host.transport, spec.name)
-    return Worker(await host.transport.consume(spec), planner.handle, give_up, policy, host.log, retries)
+    consumer = await patiently(host.transport, lambda: host.transport.consume(spec))
+    return Worker(consumer, planner.handle, give_up, policy, host.log, retries)
 
 
 if __name__ == "__main__":

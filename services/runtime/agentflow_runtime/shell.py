@@ -17,6 +17,7 @@ from agentflow import logs, subjects
 from agentflow.agent import AgentContext
 from agentflow.ending import end
 from agentflow.errors import AgentflowError, NotStored
+from agentflow.mesh.patience import patiently
 from agentflow.mesh.retries import Retries
 from agentflow.mesh.transport import ConsumerSpec
 from agentflow.mesh.work import Worker, WorkPolicy
@@ -45,9 +46,10 @@ async def serve(host: Host, settings: RuntimeSettings, agents: list[HostedAgent]
 
     Raises `NotStored` when the mesh was not set up, and other `MeshError`s while the agents are declared.
     """
-    await require_streams(host)
-    await declare(host, agents)
-    mesh = Mesh(host.transport, await host.transport.objects(ARTIFACTS), host.clock)
+    await patiently(host.transport, lambda: require_streams(host))
+    await patiently(host.transport, lambda: declare(host, agents))
+    objects = await patiently(host.transport, lambda: host.transport.objects(ARTIFACTS))
+    mesh = Mesh(host.transport, objects, host.clock)
     hosts = [AgentHost(host, settings, mesh, agent) for agent in agents]
     own = host.heartbeat_for("runtime", PRODUCER, agents=[agent.id for agent in agents])
     async with host.registered(own):
