@@ -4,6 +4,7 @@ Commands of other distributions come in by the entry point group `agentflow.comm
 Everything imported here is imported by `agentflow --help`, so the modules are light and do their imports inside.
 """
 
+import contextlib
 import importlib.metadata
 import os
 import sys
@@ -15,6 +16,7 @@ from typer.exceptions import TyperException
 
 from agentflow.cli import apply, config, dev, doctor, runs, session, steer, version
 from agentflow.cli.output import INTERRUPTED, emit_line, note, paint
+from agentflow.errors import ConfigError
 
 COMMANDS = "agentflow.commands"
 USAGE = 2
@@ -68,12 +70,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the program; returns its exit code."""
     try:
-        ended = build()(args=list(arguments), prog_name="agentflow", standalone_mode=False)
+        with _traced():
+            ended = build()(args=list(arguments), prog_name="agentflow", standalone_mode=False)
     except TyperException as error:
         return _usage(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except ConfigError as error:  # of the tracing itself: a command tells its own
+        note(f"{paint(f'error[{error.error_code}]:', '31;1', sys.stderr)} {error}")
+        return error.exit_code
     return ended if isinstance(ended, int) else 0
+
+
+def _traced() -> contextlib.AbstractContextManager[object]:
+    """Spans of what a command does, such as submitting a goal; its stdout belongs to its results."""
+    if not (os.environ.get("AF_TRACES") or os.environ.get("OTEL_TRACES_EXPORTER")):
+        return contextlib.nullcontext()
+    from agentflow.telemetry.tracing import traced
+
+    return traced("agentflow-cli", traces=os.environ.get("AF_TRACES"), console=sys.stderr)
 
 
 def _usage(error: TyperException, arguments: Sequence[str]) -> int:

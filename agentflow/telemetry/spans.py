@@ -11,6 +11,7 @@ Without a tracer all of this is one look at a global, and nothing else.
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from opentelemetry import trace
@@ -96,6 +97,25 @@ def operation(name: str, what: str = "", attributes: Mapping[str, Any] | None = 
         except BaseException as error:
             fail(span, code_of(error))
             raise
+
+
+def workflow_ended(name: str, workflow_id: str, started: datetime, *, code: str = "") -> None:
+    """Tell of a run from its start to now, when it has ended; `code` says why it did not end well."""
+    if not tracing():
+        return
+    span = _tracer.start_span(
+        f"{names.INVOKE_WORKFLOW} {name}",
+        kind=SpanKind.INTERNAL,
+        start_time=int(started.timestamp() * 1_000_000) * 1000,
+        attributes={
+            names.GEN_AI_OPERATION: names.INVOKE_WORKFLOW,
+            names.GEN_AI_WORKFLOW: name,
+            names.GEN_AI_CONVERSATION: workflow_id,
+        },
+    )
+    if code:
+        fail(span, code)
+    span.end()
 
 
 @contextlib.contextmanager

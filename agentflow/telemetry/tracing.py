@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from opentelemetry import trace
 
@@ -40,7 +40,7 @@ def destination(traces: str | None, environment: Mapping[str, str] | None = None
     return found
 
 
-def provider(service: str, version: str, instance: str, where: Where) -> "TracerProvider":
+def provider(service: str, version: str, instance: str, exporter: "SpanExporter") -> "TracerProvider":
     """A tracer provider whose spans take the ids they are told to."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -58,18 +58,18 @@ def provider(service: str, version: str, instance: str, where: Where) -> "Tracer
 
     resource = Resource.create({"service.name": service, "service.version": version, "service.instance.id": instance})
     made = TracerProvider(resource=resource, id_generator=EnvelopeIds(), shutdown_on_exit=False)
-    made.add_span_processor(BatchSpanProcessor(_exporter(where)))
+    made.add_span_processor(BatchSpanProcessor(exporter))
     return made
 
 
-def _exporter(where: Where) -> "SpanExporter":
+def _exporter(where: Where, console: TextIO) -> "SpanExporter":
     if where == "otlp":
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
         return OTLPSpanExporter()
     from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
-    return ConsoleSpanExporter(out=sys.stdout, formatter=one_line)
+    return ConsoleSpanExporter(out=console, formatter=one_line)
 
 
 def one_line(span: "ReadableSpan") -> str:
@@ -78,9 +78,12 @@ def one_line(span: "ReadableSpan") -> str:
 
 
 @contextlib.contextmanager
-def traced(service: str, version: str = "", instance: str = "", traces: str | None = None) -> Iterator[Where]:
+def traced(
+    service: str, version: str = "", instance: str = "", traces: str | None = None, *, console: TextIO | None = None
+) -> Iterator[Where]:
     """Export this process's spans for the time of a block; at its end the last ones get `FLUSH` seconds.
 
+    `traces` is what `AF_TRACES` says; `console` is where it goes if that is `console`, by default stdout.
     For a service, the command line, and any program of one's own that submits goals and wants to be seen in the trace.
     Leaves a tracer alone that the application has set up itself. Raises `ConfigError`.
     """
@@ -89,7 +92,7 @@ def traced(service: str, version: str = "", instance: str = "", traces: str | No
         yield where
         return
     try:
-        made = provider(service, version, instance, where)
+        made = provider(service, version, instance, _exporter(where, console or sys.stdout))
     except ImportError as error:
         raise ConfigError(
             f"AF_TRACES={where} needs the extra `otel`: pip install 'agentflow-mesh[otel]'",

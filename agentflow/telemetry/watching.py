@@ -29,14 +29,14 @@ class Sending:
 
     def __init__(self, sealed: Sealed) -> None:
         self._seen = glimpse_of(sealed)
-        self._stream = stream_of(sealed.envelope.subject)
+        self.stream = stream_of(sealed.envelope.subject)
         self._span = spans.start_send(self._seen)
         self.headers = {TRACEPARENT: traceparent(sealed.envelope, sampled=spans.is_sampled(self._span, self._seen))}
         """What goes with the message, so that its handling joins the trace."""
 
     def stored(self, stored: Stored) -> None:
         """The server acknowledged it, or holds the same bytes already."""
-        STORES.acknowledged(self._stream)
+        STORES.acknowledged(self.stream)
         self._end("duplicate" if stored.duplicate else "stored")
 
     def adopted(self) -> None:
@@ -46,7 +46,7 @@ class Sending:
     def attempt_failed(self, error: AgentflowError) -> None:
         """An attempt ended without an acknowledgement; another may follow."""
         if isinstance(error, OutcomeUnknown | Unreachable):
-            STORES.failed(self._stream, error.error_code)
+            STORES.failed(self.stream, error.error_code)
 
     def failed(self, error: BaseException) -> None:
         """It is not stored, or nobody knows."""
@@ -54,7 +54,7 @@ class Sending:
             metrics.message_sent(self._seen.template, "conflict")
             return
         if isinstance(error, PublishFailed) and error.error_code == _FULL:
-            STORES.failed(self._stream, error.error_code)
+            STORES.failed(self.stream, error.error_code)
         refused = isinstance(error, PublishFailed | Unreachable)
         self._end("refused" if refused else "unknown", spans.code_of(error))
 
@@ -66,6 +66,19 @@ class Sending:
         if code:
             spans.fail(self._span, code)
         self._span.end()
+
+
+@contextlib.contextmanager
+def scheduling(sealed: Sealed) -> Iterator[dict[str, str]]:
+    """Go with the one attempt to set a timer; what is yielded goes with its headers."""
+    sending = Sending(sealed)
+    try:
+        yield sending.headers
+    except AgentflowError as error:
+        sending.attempt_failed(error)
+        sending.failed(error)
+        raise
+    sending.stored(Stored(sending.stream, 0))
 
 
 class Handling:

@@ -32,6 +32,7 @@ from agentflow_executor.ledger import Hand, Ledger, Situation, decide
 from agentflow_executor.profile import ExecProfile, ExecProfileCompiler, StaticProfileCompiler
 from agentflow_executor.sandbox import Job, Mode, Sandbox
 from agentflow_executor.trail import Trail, append, empty_trail, read_trail
+from agentflow_executor.watching import called, executing
 
 START_ALLOWANCE = timedelta(seconds=1)
 """Time between an intent and the start of its child that is not taken from the tool's own."""
@@ -140,6 +141,7 @@ class CallHandler:
     async def _conclude(self, call: Call, trail: Trail, outcome: AuditOutcome) -> Trail:
         trail = await self._append(call, trail, outcome, 0)
         code = outcome.error.code if outcome.error else ""
+        called(outcome, self._catalog)
         self._log.info("call.concluded", tool=outcome.tool, status=outcome.status, code=code)
         crash.point("executor.after_outcome")
         return trail
@@ -161,9 +163,12 @@ class CallHandler:
             intent = self._intent(case, case.tool, job, action.execution)
             trail = await self._append(case.call, trail, intent, action.execution)
             crash.point("executor.after_intent")
-        execution = await self._sandbox.execute(job)
-        crash.point("executor.after_effect")
-        return trail, await self._hand(case, case.tool, execution, action.execution)
+        with executing(case.call.id, case.request.tool, case.situation.effect) as seen:
+            execution = await self._sandbox.execute(job)
+            crash.point("executor.after_effect")
+            hand = await self._hand(case, case.tool, execution, action.execution)
+            seen.ended(hand.outcome)
+        return trail, hand
 
     def _profile(self, case: Case, tool: CatalogTool) -> ExecProfile:
         return self._compiler.compile(case.request.principal, tool.tool.schema(), tool.policies)

@@ -18,6 +18,7 @@ from agentflow.logs import bound
 from agentflow.mesh.publishing import ATTEMPT_TIMEOUT, store, store_once
 from agentflow.mesh.transport import Delivery, Objects, Transport
 from agentflow.payloads import Decision, GoalRejected, GoalSubmitted, InputRejected, TimerSet
+from agentflow.telemetry.watching import scheduling
 from agentflow_planner.catalog import Catalog
 from agentflow_planner.histories import (
     STREAM,
@@ -33,6 +34,7 @@ from agentflow_planner.machine import Decided, Ignored, Verdict, decide
 from agentflow_planner.plan import Plan
 from agentflow_planner.runs import Input, Problem, Recorded, RunState, evolve, key_of
 from agentflow_planner.sealing import seal_commands, seal_decision, seal_timer
+from agentflow_planner.watching import planning, tell
 
 TIMERS = "AF_TIMERS"
 
@@ -118,7 +120,10 @@ class Planner:
     async def _verdict(self, state: RunState, given: Input) -> Verdict:
         if given.kind == "junk" and not state.exists and not given.ref.subject.endswith(".in"):
             raise InputError(given.problem.message if given.problem else "junk", code="input.junk")
-        return decide(state, given, await self._plan_for(state, given))
+        with planning(state, given) as plan_span:
+            verdict = decide(state, given, await self._plan_for(state, given))
+            plan_span.decided(verdict)
+        return verdict
 
     def _ignore(self, given: Input, verdict: Ignored) -> None:
         """Nothing to record: the input itself stays on the stream."""
@@ -186,6 +191,7 @@ class Planner:
             self._log.info("run.decided", schema=sealed.envelope.schema, state=after.state, status=after.status)
             await self._send(slot, Step(sealed, recorded, state, after), now=after)
             crash.point("planner.after_commands")
+            tell(after, recorded)
         if after.ended:
             slot.state = None  # what an ended run holds is not needed any more
             slot.sent.clear()
@@ -217,7 +223,9 @@ class Planner:
         """Arm the decision's timer while it is the run's present one; take back one that was replaced or is not needed."""
         if recorded.timer is not None and recorded.timer == current:
             timer = seal_timer(step.after, step.sealed, recorded.timer)
-            await self._timer_message(recorded.timer.set_subject, timer.sealed.body, timer.headers)
+            with scheduling(timer.sealed) as headers:
+                body = timer.sealed.body
+                await self._timer_message(recorded.timer.set_subject, body, {**headers, **timer.headers})
         before = step.before.timer
         fired = before is not None and any(consumed.id == before.id for consumed in recorded.consumed)
         if before is not None and before != current and not fired:

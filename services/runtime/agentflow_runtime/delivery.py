@@ -29,6 +29,8 @@ from agentflow.mesh.transport import Delivery, Message, Objects, Transport
 from agentflow.payloads import StepCompleted, StepFailed
 from agentflow.schemas import decode_payload
 from agentflow.subjects import stream_of
+from agentflow.telemetry import conventions as names
+from agentflow.telemetry import spans
 from agentflow_runtime.context import Context
 from agentflow_runtime.failures import GIVEN_UP, deadline_passed, given_up, text
 from agentflow_runtime.handling import handle
@@ -160,7 +162,11 @@ class Receiver:
             await recorder.catch_up()
             return StepFailed(deadline_passed(step.request.deadline)), ()
         ctx = Context(step, self.agent.settings, log_for(self.agent.id, step), recorder, self.feed)
-        result = await handle(self.hooks, step, ctx, recorder, self.leftovers, seconds=seconds, grace=self.grace)
+        about = {names.GEN_AI_AGENT: self.agent.id, names.GEN_AI_CONVERSATION: step.sealed.workflow_id}
+        with spans.operation(names.INVOKE_AGENT, self.agent.id, about) as span:
+            result = await handle(self.hooks, step, ctx, recorder, self.leftovers, seconds=seconds, grace=self.grace)
+            if isinstance(result, StepFailed):
+                spans.fail(span, result.error.code)
         return result, ctx.used
 
     async def _answer(
