@@ -20,6 +20,7 @@ from structlog.types import Processor
 
 from agentflow.envelope import Sealed
 from agentflow.redaction import Redactor
+from agentflow.telemetry.glimpse import IN_HAND, Glimpse
 
 _Event = MutableMapping[str, Any]
 
@@ -51,6 +52,8 @@ def _finish(service: str, incarnation: str, redactor: Redactor) -> list[Processo
     def identify(_: Any, __: str, event: _Event) -> _Event:
         for name, value in itself.items():
             event.setdefault(name, value)
+        if (seen := IN_HAND.get()) is not None:
+            _fill(event, seen)
         span = trace.get_current_span().get_span_context()
         if span.is_valid:
             event["trace_id"], event["span_id"] = f"{span.trace_id:032x}", f"{span.span_id:016x}"
@@ -69,6 +72,15 @@ def _finish(service: str, incarnation: str, redactor: Redactor) -> list[Processo
         structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
         redact,
     ]
+
+
+def _fill(event: _Event, seen: Glimpse) -> None:
+    """The ids of the message in hand, where the line does not say others."""
+    for name in ("trace_id", "span_id", "workflow_id"):
+        if value := getattr(seen, name):
+            event.setdefault(name, value)
+    if seen.id:
+        event.setdefault("message_id", seen.id)
 
 
 def _take_over(finish: list[Processor], renderer: Processor, level: int) -> None:

@@ -6,7 +6,7 @@ lines may rest on it. Whatever the bytes are, there is a glimpse; what cannot be
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextvars import ContextVar
 from datetime import datetime
 
 import msgspec
@@ -39,8 +39,7 @@ _TEMPLATES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Glimpse:
+class Glimpse(msgspec.Struct, frozen=True):
     """What is told about a message; every member may be empty."""
 
     subject: str
@@ -64,6 +63,10 @@ class Glimpse:
     def correlation_id(self) -> str:
         """What ties log lines together: the run's id, or the message's where there is no run."""
         return self.workflow_id or self.id
+
+
+IN_HAND: ContextVar[Glimpse | None] = ContextVar("agentflow_message_in_hand", default=None)
+"""The message that is being handled here; log lines take its ids."""
 
 
 class _Metadata(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ class Health:
         self._lock = threading.Lock()
         self._checks: dict[str, Check] = {}
         self._loop: Check | None = None
-        self._turned = monotonic()
+        self._turned: float | None = None
         self._worst = 0.0
         self.says(LIFE, ok=False, code="service.starting", why="it has not registered yet")
 
@@ -47,13 +47,12 @@ class Health:
 
     def turned(self) -> None:
         """The event loop came round."""
-        now = self._monotonic()
-        self._worst = max(self._worst, now - self._turned)
-        self._turned = now
+        self._worst = max(self._worst, self.lag())
+        self._turned = self._monotonic()
 
     def lag(self) -> float:
-        """Seconds since the event loop last came round."""
-        return self._monotonic() - self._turned
+        """Seconds since the event loop last came round; 0 until it does so for the first time."""
+        return 0.0 if self._turned is None else self._monotonic() - self._turned
 
     def worst_lag(self) -> float:
         """The longest of late: since this was last asked."""

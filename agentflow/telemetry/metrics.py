@@ -8,31 +8,32 @@ appear on `/metrics` under exactly the names they are given.
 from opentelemetry import metrics
 
 from agentflow.telemetry.labels import Values
+from agentflow.telemetry.tally import Tally
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _meter = metrics.get_meter("agentflow")
 _values = Values()
 
-_messages = _meter.create_counter(
-    "agent_messages_total", description="Messages stored (operation send) and handled (operation process)."
+_messages = Tally("operation", "destination", "outcome")
+_in_flight = Tally("stream")
+_meter.create_observable_counter(
+    "agent_messages_total",
+    [_messages.observe],
+    description="Messages stored (operation send) and handled (operation process).",
+)
+_meter.create_observable_up_down_counter(
+    "messages_in_flight", [_in_flight.observe], description="Messages being handled just now."
 )
 _redelivered = _meter.create_counter(
     "messages_redelivered_total", description="Deliveries of a message that had been delivered before."
 )
 _dead = _meter.create_counter("dead_letters_total", description="Messages given up, by the code that says why.")
-_in_flight = _meter.create_up_down_counter("messages_in_flight", description="Messages being handled just now.")
 _route = _meter.create_histogram(
     "message_route_seconds",
     unit="s",
     description="From a message being stored, by the server's clock, to the start of its handling.",
     explicit_bucket_boundaries_advisory=_FAST,
-)
-_handle = _meter.create_histogram(
-    "message_handle_seconds",
-    unit="s",
-    description="From the start of a message's handling to its settlement.",
-    explicit_bucket_boundaries_advisory=_SLOW,
 )
 _tool_calls = _meter.create_counter("tool_calls_total", description="Tool calls with an outcome on record.")
 _tool_seconds = _meter.create_histogram(
@@ -55,23 +56,22 @@ _replans = _meter.create_counter(
 
 def message_sent(destination: str, outcome: str) -> None:
     """A message was stored, or was not: `stored`, `duplicate`, `conflict`, `refused` or `unknown`."""
-    _messages.add(1, {"operation": "send", "destination": destination, "outcome": outcome})
+    _messages.add(1, "send", destination, outcome)
 
 
 def message_taken(stream: str, *, again: bool, waited: float, tenant: str, workflow: str) -> None:
     """A delivery begins to be handled, `waited` seconds after the server had stored it."""
-    _in_flight.add(1, {"stream": stream})
+    _in_flight.add(1, stream)
     if again:
         _redelivered.add(1, {"stream": stream})
     labels = {"tenant": _values.bounded("tenant", tenant), "workflow": _values.bounded("workflow", workflow)}
     _route.record(max(0.0, waited), labels)
 
 
-def message_handled(stream: str, destination: str, outcome: str, seconds: float) -> None:
+def message_handled(stream: str, destination: str, outcome: str) -> None:
     """A delivery was handled: `done`, `retry`, `failed`, `refused`, `exhausted` or `cancelled`."""
-    _in_flight.add(-1, {"stream": stream})
-    _messages.add(1, {"operation": "process", "destination": destination, "outcome": outcome})
-    _handle.record(seconds, {"stream": stream, "outcome": outcome})
+    _in_flight.add(-1, stream)
+    _messages.add(1, "process", destination, outcome)
 
 
 def message_given_up(stream: str, code: str) -> None:

@@ -5,10 +5,8 @@ to settlement. Both cost some microseconds while nobody traces.
 """
 
 import contextlib
-import time
 from collections.abc import Iterator
 
-import structlog
 from opentelemetry import trace
 
 from agentflow.clock import Clock, SystemClock
@@ -18,7 +16,7 @@ from agentflow.mesh.transport import Delivery, Stored
 from agentflow.subjects import stream_of
 from agentflow.telemetry import conventions as names
 from agentflow.telemetry import metrics, spans
-from agentflow.telemetry.glimpse import TRACEPARENT, Glimpse, glimpse, glimpse_of
+from agentflow.telemetry.glimpse import IN_HAND, TRACEPARENT, Glimpse, glimpse, glimpse_of
 from agentflow.telemetry.outcomes import STORES
 
 _FULL = "mesh.no_room"
@@ -104,37 +102,27 @@ class Handling:
 @contextlib.contextmanager
 def handling(delivery: Delivery, clock: Clock | None = None) -> Iterator[Handling]:
     """Go with a delivery: what is logged and stored inside the block belongs to it."""
-    message, began = delivery.message, time.perf_counter()
+    message = delivery.message
     seen = glimpse(message.subject, message.body, message.headers, message.time)
     waited = ((clock or SystemClock()).now() - message.time).total_seconds()
     metrics.message_taken(
         message.stream, again=delivery.deliveries > 1, waited=waited, tenant=seen.tenant, workflow=seen.workflow
     )
     span = spans.start_process(seen, delivery.deliveries)
-    work = Handling(seen, span)
+    work, before = Handling(seen, span), IN_HAND.set(seen)
     try:
-        with _current(span), structlog.contextvars.bound_contextvars(**_ids(seen)):
+        with _current(span):
             yield work
     except BaseException as error:
         work.ended("cancelled", spans.code_of(error))
         raise
     finally:
+        IN_HAND.reset(before)
         work.end()
-        metrics.message_handled(message.stream, seen.template, work.outcome, time.perf_counter() - began)
+        metrics.message_handled(message.stream, seen.template, work.outcome)
 
 
 def _current(span: trace.Span | None) -> contextlib.AbstractContextManager[object]:
     if span is None:
         return contextlib.nullcontext()
     return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
-
-
-def _ids(seen: Glimpse) -> dict[str, str]:
-    """What every line says that is logged meanwhile; what is not known is left out."""
-    found = {
-        "trace_id": seen.trace_id,
-        "span_id": seen.span_id,
-        "workflow_id": seen.workflow_id,
-        "message_id": seen.id,
-    }
-    return {name: value for name, value in found.items() if value}
