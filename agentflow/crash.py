@@ -20,6 +20,9 @@ POINTS = frozenset(
         "executor.after_effect",
         "executor.after_outcome",
         "executor.after_result",
+        "detector.after_anomaly",
+        "detector.after_breaker",
+        "detector.after_snapshot",
     }
 )
 """Every crash point there is; arming another name is an error."""

@@ -53,6 +53,8 @@ class Failure(Payload, frozen=True):
     blame: Blame
     retryable: bool = True
     """Whether trying the same again can help."""
+    retry_after: float | msgspec.UnsetType = msgspec.UNSET
+    """Seconds until trying again can help, where that is known; not written where it is not."""
 
 
 class StepRequested(Payload, frozen=True):
@@ -130,6 +132,8 @@ class AuditIntent(Payload, frozen=True):
     """Which execution of this call this is, from 1."""
     expires: str
     """RFC 3339; the sandbox ends itself by then, so a later observer may trust the tool's own check."""
+    permissions: tuple[str, ...] = ()
+    """What the compiled profile permits."""
 
 
 class AuditOutcome(Payload, frozen=True):
@@ -144,6 +148,16 @@ class AuditOutcome(Payload, frozen=True):
     error: Failure | None = None
     result: dict[str, Any] = {}
     """The payload the caller is given (`output` or `error`), so that a lost result can be sent again."""
+    principal: str = ""
+    """Who asked, as in the intent, which `pure` tools have none of; empty in records from before it was kept."""
+    tool_version: str = ""
+    """Empty where there is no such tool."""
+    permissions: tuple[str, ...] = ()
+    """What the tool declares, and so what its profile permits."""
+    input_bytes: int = 0
+    """JSON of the input."""
+    output_bytes: int = 0
+    """JSON of the payload the caller is given."""
 
 
 class AuditReconciled(Payload, frozen=True):
@@ -154,6 +168,55 @@ class AuditReconciled(Payload, frozen=True):
     """None when the check could not tell."""
     detail: str = ""
     result: dict[str, Any] = {}
+
+
+# --- what the detector finds ---------------------------------------------------------------------------------------
+
+
+class Evidence(Payload, frozen=True):
+    """An envelope that made a finding."""
+
+    id: str
+    hash: str
+    subject: str
+
+
+Severity = Literal["low", "medium", "high", "critical"]
+"""How bad a finding is, by the rule's own word."""
+
+Action = Literal["flag", "auto_block", "escalate"]
+"""What is done about a finding: it is recorded, what it is about is blocked, a person is told."""
+
+
+class ToolAnomaly(Payload, frozen=True, kw_only=True):
+    """A rule of the detector was broken. Empty members are not part of what the finding is about."""
+
+    rule: str
+    """Id of the rule."""
+    kind: str
+    """Of the rule: `rate`, `sequence`, `scope`, `streak`, `spike`."""
+    rule_sha256: str
+    rules_version: str
+    """Version of the rules file."""
+    rules_sha256: str
+    severity: Severity
+    detail: str
+    """A sentence for people."""
+    count: int
+    """Calls that made it; more than `evidence` lists where there were many."""
+    tool: str = ""
+    principal: str = ""
+    workflow_id: str = ""
+    tenant: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    """In stream order; the last one is the one that broke the rule."""
+    features: dict[str, Any] = {}
+    """Of that last call: latency, exit code, bytes, permissions …"""
+    actions: tuple[Action, ...] = ("flag",)
+    breakers: tuple[str, ...] = ()
+    """Keys in `AF_BREAKERS` that are blocked."""
+    until: str = ""
+    """RFC 3339; until when they are."""
 
 
 # --- the planner's decisions ---------------------------------------------------------------------------------------
@@ -357,6 +420,7 @@ SCHEMAS: dict[str, tuple[type[Payload], MessageType]] = {
     "tool.intent/1": (AuditIntent, "event"),
     "tool.outcome/1": (AuditOutcome, "event"),
     "tool.reconciled/1": (AuditReconciled, "event"),
+    "tool.anomaly/1": (ToolAnomaly, "event"),
     "goal.accepted/1": (GoalAccepted, "event"),
     "run.advanced/1": (RunAdvanced, "event"),
     "run.completed/1": (RunCompleted, "response"),

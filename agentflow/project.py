@@ -79,12 +79,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def load_yaml(text: str) -> Any:
+    """The content of a YAML text in which no key may stand twice; raises `yaml.YAMLError`."""
+    return yaml.load(text, _Loader)  # noqa: S506  # a safe loader, only stricter
+
+
 def load_project(path: Path | None) -> Project:
     """Read a project file; None is an empty project. Raises `ConfigError` with the file and what is wrong."""
     if path is None:
         return Project()
     try:
-        content = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506  # a safe loader, only stricter
+        content = load_yaml(path.read_text("utf-8"))
         project = msgspec.convert({} if content is None else content, Project)
     except (OSError, ValueError, yaml.YAMLError, msgspec.ValidationError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}", code="project.invalid", path=str(path)) from error

@@ -118,6 +118,11 @@ def dead_case(stream: str, consumer: str, letter_id: str) -> str:
     return f"{dead(stream, consumer)}.{check_token(letter_id, 'letter id')}"
 
 
+def tool_anomaly(anomaly_id: str) -> str:
+    """A finding of the detector, stored once under its derived id."""
+    return f"tools.anomaly.{check_token(anomaly_id, 'anomaly id')}"
+
+
 def parse(subject: str) -> Subject:
     """The parts of a concrete subject; raises `SubjectError` for one outside the grammar."""
     tokens = subject.split(".")
@@ -138,8 +143,8 @@ def parse(subject: str) -> Subject:
             return Subject("tool.result", owner, item)
         case ["tools", "audit", item]:
             return Subject("tool.audit", item, item)
-        case ["tools", "anomaly"]:
-            return Subject("tool.anomaly")
+        case ["tools", "anomaly", *rest] if len(rest) <= 1:
+            return Subject("tool.anomaly", *rest, *rest)
         case ["protocols", owner, item]:
             return Subject("protocol", owner, item)
         case ["timers", ("set" | "due") as way, _, owner, item]:

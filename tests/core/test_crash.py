@@ -101,7 +101,7 @@ def test_a_point_that_does_not_exist_cannot_be_armed(spec: str) -> None:
     """A test that would prove nothing ends at once; the error names those there are, and disarms."""
     crash.arm("planner.after_decision")
 
-    with pytest.raises(ValueError, match=r"unknown crash point; there are executor\.after_effect"):
+    with pytest.raises(ValueError, match=r"unknown crash point; there are detector\.after_anomaly"):
         crash.arm(spec)
 
     crash.point("planner.after_decision")

@@ -93,13 +93,20 @@ PAYLOADS = {
     "tool.failed/1": b'{"error":{"code":"code","type":"type","message":"message","blame":"input","retryable":true}}',
     "tool.intent/1": (
         b'{"tool":"tool","tool_version":"tool_version","effect":"effect","principal":"principal",'
-        b'"input_sha256":"input_sha256","profile_sha256":"profile_sha256","execution":1,"expires":"expires"}'
+        b'"input_sha256":"input_sha256","profile_sha256":"profile_sha256","execution":1,"expires":"expires",'
+        b'"permissions":[]}'
     ),
     "tool.outcome/1": (
         b'{"tool":"tool","status":"completed","input_sha256":"input_sha256","output_sha256":"",'
-        b'"exit_code":null,"usage":null,"error":null,"result":{}}'
+        b'"exit_code":null,"usage":null,"error":null,"result":{},'
+        b'"principal":"","tool_version":"","permissions":[],"input_bytes":0,"output_bytes":0}'
     ),
     "tool.reconciled/1": b'{"tool":"tool","happened":true,"detail":"","result":{}}',
+    "tool.anomaly/1": (
+        b'{"rule":"rule","kind":"kind","rule_sha256":"rule_sha256","rules_version":"rules_version",'
+        b'"rules_sha256":"rules_sha256","severity":"low","detail":"detail","count":1,"tool":"","principal":"",'
+        b'"workflow_id":"","tenant":"","evidence":[],"features":{},"actions":["flag"],"breakers":[],"until":""}'
+    ),
     "goal.accepted/1": b"{" + CONSUMED + DELTA + b"," + ACCEPTED + b"}",
     "run.advanced/1": b"{" + CONSUMED + DELTA + b"}",
     "run.completed/1": b"{" + CONSUMED + DELTA + b',"output":null}',
@@ -226,6 +233,34 @@ def test_a_payload_is_still_written_the_same(schema: str) -> None:
     payload: Payload = decode_payload(schema, PAYLOADS[schema])
 
     assert PAYLOADS[schema] == msgspec.json.encode(payload)
+
+
+BEFORE = {
+    "tool.intent/1": (
+        b'{"tool":"tool","tool_version":"tool_version","effect":"effect","principal":"principal",'
+        b'"input_sha256":"input_sha256","profile_sha256":"profile_sha256","execution":1,"expires":"expires"}'
+    ),
+    "tool.outcome/1": (
+        b'{"tool":"tool","status":"completed","input_sha256":"input_sha256","output_sha256":"",'
+        b'"exit_code":null,"usage":null,"error":null,"result":{}}'
+    ),
+}
+"""Payloads as they were written before members were added to them."""
+
+
+@pytest.mark.parametrize("schema", BEFORE)
+def test_a_payload_from_before_a_member_was_added_is_the_one_without_it(schema: str) -> None:
+    """Histories of the first release are read for ever; what they do not say has its default."""
+    assert decode_payload(schema, PAYLOADS[schema]) == decode_payload(schema, BEFORE[schema])
+
+
+def test_a_failure_says_when_to_try_again_only_where_that_is_known() -> None:
+    """So the bytes of all other failures, and what was derived from them, are as they were."""
+    known = Failure("breaker.open", "Denied", "no", "mesh", True, 2.5)
+
+    assert b"retry_after" not in msgspec.json.encode(Failure("code", "type", "message", "input"))
+    assert b'"retryable":true,"retry_after":2.5}' in msgspec.json.encode(known)
+    assert known == msgspec.json.decode(msgspec.json.encode(known), type=Failure)
 
 
 def test_a_decision_with_everything_in_it_is_still_written_the_same() -> None:

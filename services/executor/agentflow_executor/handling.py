@@ -25,6 +25,7 @@ from agentflow.registry import Effect
 from agentflow_executor import ledger
 from agentflow_executor.admission import admit, invalid_output
 from agentflow_executor.audit import EXECUTOR, answer
+from agentflow_executor.blocking import BreakerBoard
 from agentflow_executor.catalog import Catalog, CatalogTool
 from agentflow_executor.execution import Execution, Finding, judge, judge_check
 from agentflow_executor.intake import Call, Request, open_call, read_request
@@ -70,6 +71,7 @@ class CallHandler:
         self._transport, self._objects, self._catalog = transport, objects, catalog
         self._sandbox, self._clock, self._log = sandbox, clock, log
         self._compiler = compiler or StaticProfileCompiler()
+        self._breakers = BreakerBoard(transport)
 
     async def handle(self, delivery: Delivery) -> None:
         """See one call to its answer; returning means that it may be acknowledged, or was given back until later.
@@ -109,10 +111,18 @@ class CallHandler:
     def _case(self, call: Call, request: Request) -> Case:
         tool = self._catalog.tools.get(request.tool)
         effect: Effect = tool.declaration.effect if tool else "pure"
-        checkable = tool is not None and tool.checkable
-        return Case(
-            call, request, tool, Situation(request.tool, request.input_sha256, effect, checkable, request.deadline)
+        situation = Situation(
+            request.tool,
+            request.input_sha256,
+            effect,
+            checkable=tool is not None and tool.checkable,
+            deadline=request.deadline,
+            principal=request.principal,
+            tool_version=tool.declaration.version if tool else "",
+            permissions=tool.declaration.permissions if tool else (),
+            input_bytes=request.input_bytes,
         )
+        return Case(call, request, tool, situation)
 
     async def _settle(self, case: Case, trail: Trail) -> Trail | ledger.Wait:
         """Do what the ledger says until there is an outcome, or somebody else has to be waited for."""
@@ -150,6 +160,10 @@ class CallHandler:
 
     async def _run(self, case: Case, trail: Trail, action: ledger.Run) -> tuple[Trail, Hand | None]:
         """Admit the call, write the intent where there has to be one, execute, and keep what came of it in hand."""
+        blocked = await self._breakers.blocked(case.request.tool, case.request.principal, self._clock.now())
+        if blocked is not None:
+            outcome = ledger.failed(case.situation, blocked, status="failed" if trail.ledger.executions else "refused")
+            return await self._conclude(case.call, trail, outcome), None
         refusal = await asyncio.to_thread(admit, self._catalog, case.request)
         if refusal is not None or case.tool is None:
             refusal = refusal or Failure("tool.unknown", "Denied", "there is no such tool", "input", retryable=False)
@@ -194,6 +208,7 @@ class CallHandler:
             profile_sha256=job.profile.sha256,
             execution=execution,
             expires=format_time(job.expires),
+            permissions=job.profile.permissions,
         )
 
     async def _hand(self, case: Case, tool: CatalogTool, execution: Execution, number: int) -> Hand:

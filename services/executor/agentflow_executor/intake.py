@@ -36,6 +36,8 @@ class Request:
     """Of the input's JSON."""
     principal: str
     deadline: datetime
+    input_bytes: int = 0
+    """Of the input's JSON."""
 
 
 def open_call(body: bytes, subject: str) -> Call:
@@ -86,10 +88,12 @@ def read_request(call: Call, payload: Payload) -> Request:
         deadline = parse_time(payload.deadline)
     except ValueError as error:
         raise InputError(f"call {call.id} has no usable deadline: {error}", code="call.deadline") from error
+    data = encode_payload(payload.input)
     return Request(
         tool=payload.tool[:200],
         input=payload.input,
-        input_sha256=sha256_hex(encode_payload(payload.input)),
+        input_sha256=sha256_hex(data),
         principal=principal_of(call.sealed.envelope.sender, payload.workflow),
         deadline=deadline,
+        input_bytes=len(data),
     )

@@ -75,6 +75,11 @@ class Situation:
     """Whether the tool has a check."""
     deadline: datetime
     """After it nothing new starts."""
+    principal: str = ""
+    """Who asks; this and what follows is kept with the outcome, for those who watch."""
+    tool_version: str = ""
+    permissions: tuple[str, ...] = ()
+    input_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,24 +184,27 @@ def failed(
     situation: Situation, failure: Failure, *, status: Literal["failed", "refused", "unknown"] = "failed"
 ) -> AuditOutcome:
     """An outcome that is a failure."""
-    return AuditOutcome(
-        tool=situation.tool,
-        status=status,
-        input_sha256=situation.input_sha256,
-        error=failure,
-        result=msgspec.to_builtins(ToolFailed(failure)),
-    )
+    result: dict[str, Any] = msgspec.to_builtins(ToolFailed(failure))
+    outcome = AuditOutcome(situation.tool, status, situation.input_sha256, error=failure, result=result)
+    return _attributed(outcome, situation)
 
 
 def completed(situation: Situation, result: dict[str, Any]) -> AuditOutcome:
     """An outcome that is an output; `result` is the payload the caller is given, or its claim check."""
-    return AuditOutcome(
+    outcome = AuditOutcome(
         tool=situation.tool,
         status="completed",
         input_sha256=situation.input_sha256,
         output_sha256=result_sha256(result),
         result=result,
     )
+    return _attributed(outcome, situation)
+
+
+def result_bytes(result: dict[str, Any]) -> int:
+    """Bytes the caller is given: of the payload, also where a claim check stands in for it."""
+    size = result.get("size")
+    return size if isinstance(size, int) and "artifact" in result else len(encode_payload(result))
 
 
 def result_sha256(result: dict[str, Any]) -> str:
@@ -211,6 +219,18 @@ def expiry(moment: AuditIntent) -> datetime:
         return parse_time(moment.expires) + CLOCK_SLACK
     except ValueError as error:
         raise _damaged(f"intent {moment.execution} has no usable expiry") from error
+
+
+def _attributed(outcome: AuditOutcome, situation: Situation) -> AuditOutcome:
+    """The outcome with who asked, under which permissions, and how much went in and out."""
+    return msgspec.structs.replace(
+        outcome,
+        principal=situation.principal,
+        tool_version=situation.tool_version,
+        permissions=situation.permissions,
+        input_bytes=situation.input_bytes,
+        output_bytes=result_bytes(outcome.result),
+    )
 
 
 def _may_record(ledger: Ledger, situation: Situation, hand: Hand) -> bool:

@@ -1,0 +1,31 @@
+"""What the detector counts, through OpenTelemetry: nothing is exported unless the process sets that up."""
+
+from opentelemetry import metrics
+
+from agentflow.payloads import ToolAnomaly
+
+
+class DetectorMetrics:
+    """The detector's instruments. Only what was stored for the first time counts."""
+
+    def __init__(self) -> None:
+        meter = metrics.get_meter("agentflow.detector")
+        self._anomalies = meter.create_counter(
+            "tool_anomalies_total", description="Findings, by tenant, agent and tool"
+        )
+        self._blocked = meter.create_counter(
+            "tools_auto_blocked_total", description="Breakers tripped, by tenant and tool"
+        )
+        self._seconds = meter.create_histogram(
+            "tool_anomaly_detection_seconds", unit="s", description="From the stored audit entry to the stored finding"
+        )
+
+    def found(self, anomaly: ToolAnomaly, seconds: float) -> None:
+        """An anomaly was stored, so long after the entry that made it."""
+        labels = {"tenant": anomaly.tenant, "agent": anomaly.principal, "tool": anomaly.tool}
+        self._anomalies.add(1, labels)
+        self._seconds.record(seconds)
+
+    def tripped(self, anomaly: ToolAnomaly) -> None:
+        """A breaker was set."""
+        self._blocked.add(1, {"tenant": anomaly.tenant, "tool": anomaly.tool})
