@@ -46,7 +46,17 @@ async def check_out(objects: Objects, envelope: Envelope) -> Payload:
     if claim is None:
         return decode_payload(envelope.schema, envelope.payload)
     _check_size(claim.size, f"artifact {claim.artifact[:80]}")
-    data = await objects.get(claim.artifact)
+    return opened(envelope, await objects.get(claim.artifact))
+
+
+def opened(envelope: Envelope, data: bytes) -> Payload:
+    """The typed payload of a claim check whose artifact is `data`.
+
+    Raises `SchemaError`, and `EvidenceError` for bytes that are not the ones sealed.
+    """
+    claim = claim_in(envelope.payload)
+    if claim is None:
+        return decode_payload(envelope.schema, envelope.payload)
     if len(data) != claim.size or sha256_hex(data) != claim.sha256:
         raise EvidenceError(
             f"artifact {claim.artifact[:80]} of envelope {envelope.id} is not what was sealed",

@@ -13,6 +13,7 @@ from agentflow import subjects
 from agentflow.errors import EvidenceError, MeshError, NotStored, OutcomeUnknown, Unreachable
 from agentflow.mesh.transport import Message, Objects, StreamInfo, Transport
 from agentflow.registry import ARTIFACTS
+from agentflow_streams.readonly import Past
 from agentflow_streams.records import Record, open_record, with_artifact
 
 RUN_STREAM = "AF_MESSAGES"
@@ -101,7 +102,7 @@ def belongs_to(record: Record, body: bytes, workflow: str) -> bool:
     return f'"workflow_id":"{workflow}"'.encode() in body or f"workflows.{workflow}.".encode() in body
 
 
-async def first_since(transport: Transport, info: StreamInfo, moment: datetime) -> int:
+async def first_since(transport: Past, info: StreamInfo, moment: datetime) -> int:
     """The sequence of the first message stored at `moment` or later; one behind the last where there is none."""
     low, high = max(1, info.first_seq), info.last_seq + 1
     while low < high:
@@ -114,7 +115,7 @@ async def first_since(transport: Transport, info: StreamInfo, moment: datetime) 
     return low
 
 
-async def _first_behind(transport: Transport, stream: str, seq: int, end: int) -> Message | None:
+async def _first_behind(transport: Past, stream: str, seq: int, end: int) -> Message | None:
     """The first message behind `seq` and before `end`, where there is none at `seq` itself."""
     async for message in transport.read(stream, start=seq, end=end - 1):
         return message
