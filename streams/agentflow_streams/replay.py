@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from agentflow import subjects
 from agentflow.errors import InputError, NotStored
 from agentflow.ids import check_token
 from agentflow.mesh.transport import Message, Transport
@@ -21,9 +20,10 @@ from agentflow_streams.fidelity import ReplayReport, Tally
 from agentflow_streams.finding import installed_deciders
 from agentflow_streams.history import RUN_STREAM, first_since
 from agentflow_streams.isolation import isolated
-from agentflow_streams.readonly import ReadOnly
+from agentflow_streams.readonly import Past, Readable, ReadOnly
+from agentflow_streams.recordings import Histories, Shelf
 from agentflow_streams.replaying import Outcome, RunReplay, Sent
-from agentflow_streams.sources import COMMANDS, Source, kind_of
+from agentflow_streams.sources import COMMANDS, Source, kind_of, run_of
 
 MAX_OPEN = 20_000
 """Runs that are folded at once; the one that has been silent longest is read again by itself."""
@@ -65,10 +65,29 @@ async def replay_runs(
     """
     for run in runs:
         check_token(run, "workflow id")
-    source = Source(ReadOnly(transport))
-    window = await _window(transport, since, until, from_seq, to_seq)
-    # Where tracing is on, one span belongs around what follows, linked to the traces of the runs.
-    replayer = _Replayer(source, installed_deciders() if deciders is None else deciders, window)
+    mesh = ReadOnly(transport)
+    window = await _window(mesh, since, until, from_seq, to_seq)
+    return await _replayed(mesh, window, runs, deciders, progress)
+
+
+async def replay_histories(
+    histories: Histories, runs: Sequence[str] = (), *, deciders: Deciders | None = None
+) -> ReplayReport:
+    """Decide again about some runs, or all, of recorded histories. Needs no mesh, and awaits nothing but itself.
+
+    Raises `NotStored` for a run that is not among them.
+    """
+    shelf = Shelf(histories)
+    info = await shelf.stream_info(RUN_STREAM)
+    window = Window(1, info.last_seq if info else 0)
+    return await _replayed(shelf, window, runs, deciders, None)
+
+
+async def _replayed(
+    mesh: Readable, window: Window, runs: Sequence[str], deciders: Deciders | None, progress: Progress | None
+) -> ReplayReport:
+    # Where tracing is on, one span belongs around this, linked to the traces of the runs.
+    replayer = _Replayer(Source(mesh), installed_deciders() if deciders is None else deciders, window)
     if runs:
         for run in dict.fromkeys(runs):
             replayer.tally.add(await replayer.one(run))
@@ -78,7 +97,7 @@ async def replay_runs(
 
 
 async def _window(
-    transport: Transport, since: datetime | None, until: datetime | None, from_seq: int, to_seq: int | None
+    transport: Past, since: datetime | None, until: datetime | None, from_seq: int, to_seq: int | None
 ) -> Window:
     info = await transport.stream_info(RUN_STREAM)
     if info is None:
@@ -159,7 +178,7 @@ class _Replayer:
         kind = kind_of(message.subject)
         if not kind:
             return
-        run = subjects.parse(message.subject).owner
+        run = run_of(message.subject)
         if run in self._again:
             return
         if run in self.tally:

@@ -31,6 +31,11 @@ def kind_of(subject: str) -> str:
     return kind if kind.startswith("workflow.") else ""
 
 
+def run_of(subject: str) -> str:
+    """The run a subject belongs to."""
+    return subjects.parse(subject).owner
+
+
 class Source:
     """A mesh, as far as it is read."""
 
@@ -60,8 +65,15 @@ class Source:
 
     async def command(self, subject: str) -> bytes | None:
         """The bytes of a command, from the leader of its stream."""
-        message = await self._mesh.last(subjects.stream_of(subject), subject)
+        message = await self.stored_command(subject)
         return None if message is None else message.body
+
+    async def stored_command(self, subject: str) -> Message | None:
+        """A command as it is stored; None where it is not, or where no stream keeps such a subject."""
+        try:
+            return await self._mesh.last(subjects.stream_of(subject), subject)
+        except (NotStored, SubjectError):
+            return None
 
     async def has_expired(self, subject: str, moment: datetime) -> bool:
         """Whether a stream has let go of messages as old as this."""

@@ -61,7 +61,8 @@ async def demo(  # noqa: PLR0917  # a command's options; nobody passes them by p
     Starts nats-server, planner, runtime and executor as separate processes; each ticket is classified, looked up,
     answered or handed to a person. Needs no account and no key; with OPENAI_API_KEY or OPENAI_BASE_URL set, a model
     drafts the answers. Everything is kept in the data directory that is named at the end. Exit code 0 when every
-    ticket was worked, nothing was lost or done twice, and every stored message verifies.
+    ticket was worked, nothing was lost or done twice, every stored message verifies, and every run, decided again from
+    its record, is what was recorded.
 
     With --chaos two processes of each service share the work. Each of them and nats-server are killed (SIGKILL) while
     tickets are in flight, a runtime, an executor and a planner are frozen for five seconds; each fault is told on
@@ -111,8 +112,9 @@ def new_data_dir() -> Path:
 def is_good(outcome: "Outcome") -> bool:
     """Whether the demo showed what it is meant to show."""
     figures = outcome.figures
-    sound = figures["verify"]["ok"] and not (figures["failed"] or figures["lost"] or figures["duplicates"])
-    return bool(sound and not failings(outcome))
+    replayed = figures["replay"]["matched"] == figures["replay"]["runs"]
+    sound = figures["verify"]["ok"] and replayed
+    return bool(sound and not (figures["failed"] or figures["lost"] or figures["duplicates"] or failings(outcome)))
 
 
 def failings(outcome: "Outcome") -> list[str]:
@@ -157,7 +159,10 @@ def show(outcome: "Outcome") -> None:
     checked = figures["verify"]
     word = "all verify" if checked["ok"] else "DAMAGED"
     say(f"evidence: {checked['envelopes']} envelopes in {checked['chains']} chains: {word}")
-    for sentence in outcome.damages[:10]:
+    replayed = figures["replay"]
+    word = "all match" if replayed["matched"] == replayed["runs"] else "THEY DIFFER"
+    say(f"replay: {replayed['matched']} of {replayed['runs']} runs were decided again byte for byte: {word}")
+    for sentence in (outcome.damages + outcome.divergences)[:10]:
         say(f"  {sentence}")
     for worked in outcome.worked:
         if worked.status != "completed":
@@ -168,7 +173,7 @@ def show(outcome: "Outcome") -> None:
     mesh = outcome.desk.mesh
     say(f"  head -3 {outcome.desk.outbox}")
     say(f"  agentflow dev --project {outcome.desk.project} --data-dir {mesh}   # the same mesh again, then beside it:")
-    say("  agentflow show ticket-0001 && agentflow verify --workflow ticket-0001")
+    say("  agentflow show ticket-0001 && agentflow verify --workflow ticket-0001 && agentflow replay ticket-0001")
 
 
 def show_chaos(outcome: "Outcome") -> None:

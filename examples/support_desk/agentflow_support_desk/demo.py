@@ -19,11 +19,12 @@ from agentflow.mesh.server_errors import directory_error
 from agentflow.payloads import Lifecycle
 from agentflow.registry import REGISTRY
 from agentflow.runs import read_event
+from agentflow_streams.replay import replay_runs
 from agentflow_streams.verification import verify
 from agentflow_support_desk.chaos import PROCESSES, Storm, Wish, unleashed
 from agentflow_support_desk.desk import Desk, lay_out, read_calls, read_effects, require_unused
 from agentflow_support_desk.errors import AgentNotReadyError
-from agentflow_support_desk.figures import Worked, by_state, summarise
+from agentflow_support_desk.figures import Worked, by_state, sentences, summarise
 from agentflow_support_desk.tickets import Ticket
 
 T = TypeVar("T")
@@ -56,6 +57,8 @@ class Outcome:
     desk: Desk
     damages: list[str]
     """Sentences about damaged history; none is right."""
+    divergences: list[str]
+    """Sentences about runs that are not what deciding them again makes; none is right."""
 
 
 async def run_demo(
@@ -88,12 +91,15 @@ async def run_demo(
             seconds = time.monotonic() - started
             note("verifying every stored message …")
             verified = await verify(client.transport, now=clock.now())
+            note("deciding every run again …")
+            replayed = await replay_runs(client.transport)
             faults = await storm.figures(client.transport, worked, read_calls(desk)) if storm else {}
     figures = {**summarise(worked, read_effects(desk), seconds), **faults}
     figures["verify"] = {"ok": verified.ok, "envelopes": verified.envelopes, "chains": verified.chains}
+    figures["replay"] = {"runs": replayed.replay.runs, "matched": replayed.replay.matched}
     figures["data_dir"] = str(directory)
     damages = [f"{each.stream}:{each.seq} {each.kind}: {each.detail}" for each in verified.damages]
-    return Outcome(figures, by_state(worked), worked, desk, damages)
+    return Outcome(figures, by_state(worked), worked, desk, damages, sentences(replayed))
 
 
 def prepare(directory: Path, examples: Path | None = None) -> Desk:

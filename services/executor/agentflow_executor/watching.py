@@ -12,7 +12,6 @@ from agentflow.telemetry import conventions as names
 from agentflow.telemetry import metrics, spans
 from agentflow_executor.catalog import Catalog
 
-
 UNKNOWN = "unknown"
 
 
