@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from agentflow.cli import apply, config, dev, doctor, runs, session, steer, version
+from agentflow.cli import apply, config, dev, doctor, runs, session, steer, version, why
 from agentflow.cli.output import INTERRUPTED, emit_line, note, paint
 from agentflow.errors import ConfigError
 
@@ -33,7 +33,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_root)
-    for module in (dev, apply, runs, steer, doctor, version, config):
+    for module in (dev, apply, runs, steer, why, doctor, version, config):
         module.register(app)
     _add_plugins(app)
     return app

@@ -342,3 +342,30 @@ def test_the_mesh_can_be_given_by_flag(terminal: Terminal, mesh: Mesh, monkeypat
     given(mesh, "run-1")
 
     assert ["run-1"] == [run["id"] for run in terminal("runs", "--json", "--nats-url", URL).json]
+
+
+# --- why -----------------------------------------------------------------------------------------------------------
+
+
+def test_why_names_who_has_to_act(terminal: Terminal, mesh: Mesh) -> None:
+    """A run that asked an agent waits for it, and no planner is alive here to decide about the answer."""
+    given(mesh, "run-1", lambda planner: planner.accept("run-1"))
+    ended = terminal("why", "run-1", "--json")
+
+    assert (0, "planner.absent", "agent", "greeter") == (
+        ended.code,
+        ended.json["code"],
+        ended.json["wait"]["kind"],
+        ended.json["wait"]["owner"],
+    )
+    assert "agentflow-planner" in terminal("why", "run-1").out
+
+
+def test_why_of_a_run_that_has_ended_and_of_one_that_is_not_there(terminal: Terminal, mesh: Mesh) -> None:
+    """The first does not wait; the second is not found, and near ids are shown."""
+    given(mesh, "run-1", *completed("run-1"))
+
+    assert "completed" in terminal("why", "run-1").out
+    missing = terminal("why", "run-2", "--json")
+    assert (3, "run.unknown") == (missing.code, missing.json["error"]["code"])
+    assert "run-1" in missing.json["error"]["hint"]
