@@ -119,7 +119,9 @@ def test_structures_are_looked_into_and_stay_json() -> None:
     assert "abcdefgh" not in json.dumps(found)
 
 
-@given(st.text(max_size=300), st.sampled_from(["sk-CANARY12345678", "password=CANARY12345678", "://u:CANARY12345678@h"]))
+@given(
+    st.text(max_size=300), st.sampled_from(["sk-CANARY12345678", "password=CANARY12345678", "://u:CANARY12345678@h"])
+)
 def test_a_secret_is_found_whatever_stands_around_it(around: str, secret: str) -> None:
     """Beside any text, behind a space."""
     assert "CANARY12345678" not in PLAIN.text(f"{around} {secret} {around}")
@@ -131,7 +133,9 @@ def test_any_text_can_be_redacted(text: str) -> None:
     assert isinstance(PLAIN.text(text), str)
 
 
-@pytest.mark.parametrize("text", ["a" * 100_000, "://" * 30_000, "password=" * 10_000, "-----BEGIN " * 9_000, "eyJ" * 30_000])
+@pytest.mark.parametrize(
+    "text", ["a" * 100_000, "://" * 30_000, "password=" * 10_000, "-----BEGIN " * 9_000, "eyJ" * 30_000]
+)
 def test_hostile_text_does_not_take_long(text: str) -> None:
     """A stranger's text in an error must not stop a process: no pattern goes back and forth over it."""
     began = time.process_time()

@@ -103,11 +103,11 @@ class Watched:
         assert found.ok, found.damages
 
 
-def lay_out(directory: Path, rules: Mapping[str, Any]) -> None:
+def lay_out(directory: Path) -> None:
     """Write project, definition and rules."""
     directory.chmod(0o755)
     (directory / "work.yaml").write_text(WORKFLOW)
-    (directory / "rules.yaml").write_text(json.dumps(rules))
+    (directory / "rules.yaml").write_text(json.dumps(RULES))
     names = ["save", "post", "lookup"]
     project = {
         "agents": [{"use": f"{MODULE}:Worker"}],
@@ -120,13 +120,13 @@ def lay_out(directory: Path, rules: Mapping[str, Any]) -> None:
 
 @contextlib.asynccontextmanager
 async def watched(
-    directory: Path, *, rules: Mapping[str, Any] = RULES, detectors: int = 1, **settings: str
+    directory: Path, *, detectors: int = 1, settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[Watched]:
-    """A mesh that nobody restarts but the test; `settings` are the detector's."""
-    lay_out(directory, rules)
+    """A mesh that nobody restarts but the test; `settings` are the detector's own."""
+    lay_out(directory)
     environment = {
         "*": {"PYTHONPATH": str(Path(__file__).parents[2])},
-        "detector": {"AF_DETECTOR_RULES": str(directory / "rules.yaml"), **settings},
+        "detector": {"AF_DETECTOR_RULES": str(directory / "rules.yaml"), **(settings or {})},
     }
     options = MeshOptions(watched=False, environment=environment, processes={"detector": detectors})
     async with (
@@ -174,7 +174,7 @@ async def test_a_detector_that_is_killed_forgets_nothing_and_tells_nothing_twice
     tmp_path: Path, point: str, settings: dict[str, str]
 ) -> None:
     """SIGKILL at a named point; what starts again tells what is left to tell."""
-    async with watched(tmp_path, AF_CRASH_AT=point, **settings) as desk:
+    async with watched(tmp_path, settings={"AF_CRASH_AT": point, **settings}) as desk:
         [child] = desk.mesh.services["detector"]
         assert {"done": 3} == await desk.run("run-1", "lookup", "save", "post")
         with contextlib.suppress(RunFailed):

@@ -154,6 +154,7 @@ def show(outcome: "Outcome") -> None:
         say(f"understood rightly: {figures['accuracy']:.1%} of the labelled tickets")
     say(f"a ticket took {wall['p50']:.0f} ms (p50), {wall['p95']:.0f} ms (p95); {figures['workflows_per_s']} a second")
     say(f"effects lost: {figures['lost']}, done twice: {figures['duplicates']} (counted in the outbox and the cases)")
+    say(f"anomalies found: {figures['anomalies']}, blocked for a while: {figures['blocked']} (tools or agents)")
     if "chaos" in figures:
         show_chaos(outcome)
     checked = figures["verify"]
@@ -174,6 +175,7 @@ def show(outcome: "Outcome") -> None:
     say(f"  head -3 {outcome.desk.outbox}")
     say(f"  agentflow dev --project {outcome.desk.project} --data-dir {mesh}   # the same mesh again, then beside it:")
     say("  agentflow show ticket-0001 && agentflow verify --workflow ticket-0001 && agentflow replay ticket-0001")
+    say("  agentflow anomalies && agentflow breakers")
 
 
 def show_chaos(outcome: "Outcome") -> None:

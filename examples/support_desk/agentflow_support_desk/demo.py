@@ -16,8 +16,9 @@ from agentflow.errors import MeshError, RunError
 from agentflow.local.mesh import LocalMesh, MeshOptions
 from agentflow.mesh.patience import patiently
 from agentflow.mesh.server_errors import directory_error
+from agentflow.mesh.transport import Transport
 from agentflow.payloads import Lifecycle
-from agentflow.registry import REGISTRY
+from agentflow.registry import BREAKERS, REGISTRY
 from agentflow.runs import read_event
 from agentflow_streams.replay import replay_runs
 from agentflow_streams.verification import verify
@@ -38,7 +39,7 @@ PATIENCE = 600.0
 LEARNING = 60.0
 """Seconds the agents get to start, learning included."""
 
-AGENTS = frozenset({"classifier", "writer"})
+AGENTS = frozenset({"bookkeeper", "classifier", "writer"})
 """The agents of the desk."""
 
 Progress = Callable[[int, int], None]
@@ -93,13 +94,21 @@ async def run_demo(
             verified = await verify(client.transport, now=clock.now())
             note("deciding every run again …")
             replayed = await replay_runs(client.transport)
+            found = await watched_over(client.transport)
             faults = await storm.figures(client.transport, worked, read_calls(desk)) if storm else {}
     figures = {**summarise(worked, read_effects(desk), seconds), **faults}
     figures["verify"] = {"ok": verified.ok, "envelopes": verified.envelopes, "chains": verified.chains}
+    figures.update(found)
     figures["replay"] = {"runs": replayed.replay.runs, "matched": replayed.replay.matched}
     figures["data_dir"] = str(directory)
     damages = [f"{each.stream}:{each.seq} {each.kind}: {each.detail}" for each in verified.damages]
     return Outcome(figures, by_state(worked), worked, desk, damages, sentences(replayed))
+
+
+async def watched_over(transport: Transport) -> dict[str, int]:
+    """What the detector made of it: `anomalies` it stored, and tools or agents it `blocked`."""
+    anomalies = [message.seq async for message in transport.read("AF_AUDIT", "tools.anomaly.*")]
+    return {"anomalies": len(anomalies), "blocked": len(await (await transport.bucket(BREAKERS)).entries())}
 
 
 def prepare(directory: Path, examples: Path | None = None) -> Desk:

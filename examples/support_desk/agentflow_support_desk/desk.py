@@ -88,15 +88,17 @@ def _project(desk: Desk, examples: Path) -> dict[str, object]:
         "agents": [
             {"use": f"{PACKAGE}.agents:ClassifierAgent", "settings": {"examples": str(examples.resolve())}},
             {"use": f"{PACKAGE}.agents:writer"},
+            {"use": f"{PACKAGE}.agents:bookkeeper"},
         ],
         "tools": [
             tool("knowledge_search", index={"path": desk.index.name, "mode": "read"}),
             tool("check_reply"),
+            tool("payment_status"),
             tool("send_response", outbox={"path": desk.outbox.name, "mode": "append"}),
             tool("open_case", cases={"path": desk.cases.name, "mode": "append"}),
         ],
         "allow": {
-            "agents": {"writer": ["check_reply"]},
+            "agents": {"writer": ["check_reply"], "bookkeeper": ["payment_status"]},
             "workflows": {"support": ["knowledge_search", "send_response", "open_case"]},
         },
         "workflows": [DEFINITION],

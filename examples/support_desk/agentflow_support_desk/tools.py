@@ -27,6 +27,12 @@ def check_reply(ctx: ToolContext, body: str) -> dict[str, Any]:
     return {"problems": problems_of(body)}
 
 
+@tool(effect="pure", timeout=10)
+def payment_status(ctx: ToolContext, reference: str) -> dict[str, Any]:
+    """What became of a payment; the bank is made up, and so is the answer, but it is always the same."""
+    return {"reference": reference, "status": ("settled", "pending", "unknown")[sum(reference.encode()) % 3]}
+
+
 @tool(effect="irreversible", permissions=["fs.append:outbox"], timeout=10)
 def send_response(ctx: ToolContext, ticket: str, subject: str, body: str) -> dict[str, Any]:
     """Send an answer to the customer: one line in the outbox, with the call's id."""
