@@ -26,6 +26,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, ServiceConfig
 
+from agentflow import logs
 from agentflow.errors import MeshError, NotStored, OutcomeUnknown, PublishFailed, ServerUnfit, Unreachable
 from agentflow.masking import mask_url
 from agentflow.mesh.jetstream_api import Api, api_error, direct_message, parse_time, plain_headers, translate
@@ -308,7 +309,9 @@ class JetStreamTransport:
 
     async def consume(self, spec: ConsumerSpec) -> PullConsumer:
         """Create or reconcile the durable consumer and attach to it."""
-        await reconcile(self._api, spec)
+        if corrected := await reconcile(self._api, spec):
+            log = logs.get("agentflow.mesh.consumer")
+            log.warning("consumer.drift", stream=spec.stream, consumer=spec.name, corrected=corrected)
         consumer = PullConsumer(self._api, spec)
         await consumer.start()
         self._consumers.append(consumer)

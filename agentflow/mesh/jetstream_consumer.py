@@ -15,6 +15,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from agentflow import logs
 from agentflow.errors import Conflict, MeshError, NotStored, Unreachable
 from agentflow.mesh.jetstream_api import Api, from_nanoseconds, plain_headers
 from agentflow.mesh.transport import ConsumerSpec, ConsumerState, Delivery, Message
@@ -44,29 +45,49 @@ def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
     return config
 
 
-async def reconcile(api: Api, spec: ConsumerSpec) -> None:
-    """Create the consumer, or change what may be changed; raises `Conflict` (`mesh.consumer_drift`) for the rest."""
+LIMITS = ("ack_wait", "max_ack_pending", "max_deliver", "priority_timeout")
+"""What is corrected when it is not as we want it."""
+
+FOREIGN = ("backoff", "headers_only", "inactive_threshold", "max_batch", "max_bytes", "max_expires")
+"""What we never set, and is taken away: each would let messages come late, empty, or not at all."""
+
+
+def corrections(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, ...]:
+    """The settings of an existing consumer that have drifted and may be changed; raises `Conflict` for the others.
+
+    Which subjects it takes, who is active and how it is acknowledged decide what its position means.
+    """
+    filters = sorted(found.get("filter_subjects") or filter(None, [found.get("filter_subject")]))
+    policies = {"priority_policy": "none", "ack_policy": "explicit"}
+    differing = [key for key, usual in policies.items() if found.get(key, usual) != wanted.get(key, usual)]
+    if filters != wanted["filter_subjects"] or differing:
+        raise Conflict(
+            f"consumer {wanted['name']} takes {filters}, wanted {wanted['filter_subjects']}"
+            + "".join(f"; its {key} is {found.get(key)!r}" for key in differing),
+            code="mesh.consumer_drift",
+            found=found,
+            wanted=wanted,
+            hint="look who changed it; when it is deleted it is made anew, and everything is delivered once more",
+        )
+    drifted = [key for key in LIMITS if key in wanted and found.get(key) != wanted[key]]
+    return (*drifted, *(key for key in FOREIGN if found.get(key)))
+
+
+async def reconcile(api: Api, spec: ConsumerSpec) -> tuple[str, ...]:
+    """Create the consumer, or change what may be changed and say what was; raises `Conflict` as `corrections` does."""
     wanted = consumer_config(spec)
+    corrected: tuple[str, ...] = ()
     try:
         found = (await api.call(f"CONSUMER.INFO.{spec.stream}.{spec.name}"))["config"]
     except NotStored:
         found = None
     if found is not None:
-        filters = sorted(found.get("filter_subjects") or filter(None, [found.get("filter_subject")]))
-        if filters != wanted["filter_subjects"] or found.get("priority_policy", "none") != wanted.get(
-            "priority_policy", "none"
-        ):
-            raise Conflict(
-                f"consumer {spec.name} of {spec.stream} takes {filters}, wanted {wanted['filter_subjects']}",
-                code="mesh.consumer_drift",
-                found=found,
-                wanted=wanted,
-            )
-        changed = [key for key in ("ack_wait", "max_ack_pending") if found.get(key) != wanted[key]]
-        if not changed:
-            return
+        corrected = corrections(found, wanted)
+        if not corrected:
+            return ()
         wanted["deliver_policy"] = found.get("deliver_policy", "all")
     await api.call(f"CONSUMER.CREATE.{spec.stream}.{spec.name}", {"stream_name": spec.stream, "config": wanted})
+    return corrected
 
 
 class JetStreamDelivery:
@@ -130,6 +151,7 @@ class PullConsumer:
         self._closing = False
         self._inbox = ""
         self._subscription: Subscription | None = None
+        self._log = logs.get("agentflow.mesh.consumer")
 
     async def start(self) -> None:
         """Subscribe the inbox that all requests of this consumer are answered on."""
@@ -206,6 +228,7 @@ class PullConsumer:
         try:
             await reconcile(self._api, self._spec)
             self._gone = False
+            self._log.warning("consumer.made_again", stream=self._spec.stream, consumer=self._spec.name)
         except MeshError:
             await asyncio.sleep(0.25)
 

@@ -20,7 +20,7 @@ from agentflow.mesh.jetstream_api import (
     plain_headers,
     translate,
 )
-from agentflow.mesh.jetstream_consumer import PIN_TIMEOUT, JetStreamDelivery, consumer_config
+from agentflow.mesh.jetstream_consumer import PIN_TIMEOUT, JetStreamDelivery, consumer_config, corrections
 from agentflow.mesh.memory import MemoryTransport
 from agentflow.mesh.transport import ConsumerSpec, Message
 from tests.core.strategies import EPOCH, moments
@@ -246,3 +246,39 @@ async def test_what_is_no_url_is_told(url: str) -> None:
     """As a mistake in the address where it can be seen, else as nobody there: not with another error."""
     with pytest.raises(Unreachable):
         await connect(url, timeout=0.1)
+
+
+# --- a consumer that drifted -----------------------------------------------------------------------------------------
+
+_SPEC = ConsumerSpec("AF_AUDIT", "executor", ("tools.calls.*",))
+
+
+@pytest.mark.parametrize(
+    ("changed", "corrected"),
+    [
+        ({}, ()),
+        ({"ack_wait": 1}, ("ack_wait",)),
+        ({"max_deliver": 2}, ("max_deliver",)),
+        ({"max_ack_pending": 1, "headers_only": True}, ("max_ack_pending", "headers_only")),
+        ({"backoff": [1_000_000_000], "max_batch": 1}, ("backoff", "max_batch")),
+        ({"metadata": {"made": "by hand"}, "max_waiting": 512}, ()),
+    ],
+)
+def test_settings_of_a_consumer_that_drifted_are_corrected(changed: dict[str, Any], corrected: tuple[str, ...]) -> None:
+    """Those that would let messages come late, empty or never; what does no harm is left alone."""
+    wanted = consumer_config(_SPEC)
+
+    assert corrected == corrections({**wanted, **changed}, wanted)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"filter_subjects": ["tools.>"]}, {"priority_policy": "pinned_client"}, {"ack_policy": "all"}],
+)
+def test_a_consumer_that_means_something_else_is_refused(changed: dict[str, Any]) -> None:
+    """Its position says nothing about what we take."""
+    wanted = consumer_config(_SPEC)
+
+    with pytest.raises(Conflict) as refused:
+        corrections({**wanted, **changed}, wanted)
+    assert "mesh.consumer_drift" == refused.value.error_code

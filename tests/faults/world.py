@@ -106,6 +106,16 @@ class World:
         child.forget("AF_CRASH_AT")
         child.start()
 
+    async def restart_server(self) -> None:
+        """Start the server again, and wait until our own connection is up."""
+        await self.mesh.restart_server()
+        await eventually(lambda: self.client.transport.connected, "the witness is connected", within=30)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the idempotent tool did, in order."""
+        return (self.desk.directory / "notes.jsonl").read_text().splitlines()
+
     async def ready(self, within: float = 60.0) -> None:
         """Wait until every service that runs says that it is ready; learns where to ask."""
 

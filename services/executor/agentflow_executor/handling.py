@@ -82,7 +82,7 @@ class CallHandler:
         with logs.bound(call.sealed):
             request = read_request(call, await check_out(self._objects, call.sealed.envelope))
             case = self._case(call, request)
-            trail = empty_trail(call) if delivery.deliveries == 1 else await read_trail(self._transport, call)
+            trail = await self._trail(case, delivery)
             settled = await self._settle(case, trail)
             if isinstance(settled, ledger.Wait):
                 delay = max(0.05, (settled.until - self._clock.now()).total_seconds())
@@ -90,6 +90,14 @@ class CallHandler:
                 await delivery.nak(delay)
                 return
             await self._answer(call, settled)
+
+    async def _trail(self, case: Case, delivery: Delivery) -> Trail:
+        """What was done about the call. A first delivery may skip the look where an intent is stored before anything
+        is done: should all of history be delivered again, that conflicts. A `pure` tool has no intent to conflict.
+        """
+        if delivery.deliveries == 1 and case.situation.effect != "pure":
+            return empty_trail(case.call)
+        return await read_trail(self._transport, case.call)
 
     async def give_up(self, delivery: Delivery, code: str, reason: str) -> None:
         """Write the dead letter, and give the caller an answer where the message is a call that has one."""

@@ -2,14 +2,15 @@
 
     receipt ─ not an envelope, or not a step ──────────────────────────→ dead letter, term
        │
-       ├─ delivered before, and its result is stored ──────────────────→ ack
+       ├─ its result is stored ────────────────────────────────────────→ ack
        ├─ delivered too often ─────────────────→ dead letter, step.failed, term
        ├─ its deadline is past ────────────────→ step.failed, ack
        └─ handled ─ completed or failed ───────→ result, ack
              └──── the mesh in trouble ────────────────────────────────→ nak, later again
 
-`agentflow.mesh.work.Worker` counts, keeps alive and settles; here is what it is handed. A redelivery first looks for
-the result, so a lost acknowledgement costs one read. The dead letter is stored before the message is given up. One
+`agentflow.mesh.work.Worker` counts, keeps alive and settles; here is what it is handed. Every delivery first looks for
+the result: a consumer that was made anew delivers all of history again, each message as if for the first time, and a
+handler must not run for a step that was answered. The dead letter is stored before the message is given up. One
 message is handled once at a time in a process: a second delivery of it (an acknowledgement or a sign of life that was
 lost) waits for the first and then finds its result.
 """
@@ -131,8 +132,7 @@ class Receiver:
             self.log.warning("step.untold", agent=self.agent.id, code=code, reason=error.message)
 
     async def _handle(self, delivery: Delivery, sealed: Sealed) -> None:
-        again = delivery.deliveries > 1 and sealed.envelope.schema == STEP
-        if again and await self._is_answered(sealed, reply_address(sealed), delivery):
+        if sealed.envelope.schema == STEP and await self._is_answered(sealed, reply_address(sealed), delivery):
             return
         step = read_step(sealed, await artifacts.check_out(self.mesh.objects, sealed.envelope))
         recorder = self._recorder(sealed, fresh=delivery.deliveries == 1)

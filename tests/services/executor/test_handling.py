@@ -17,6 +17,7 @@ from agentflow_executor.profile import Policies
 from agentflow_executor.sandbox import Job
 from tests.services.executor.harness import (
     Desk,
+    HandDelivery,
     ScriptedSandbox,
     call,
     catalog,
@@ -68,6 +69,22 @@ async def test_an_agents_call_is_answered_to_the_agent(desk: Desk, script: Scrip
     [outcome] = await desk.audit(asked)
     assert (asked.ref, outcome.ref) == found.causes
     assert {"workflow_id": "run-0", "tenant": "acme"} == found.metadata
+
+
+@pytest.mark.parametrize("tool", ["add", "append_line"])
+async def test_a_call_from_history_that_comes_as_if_for_the_first_time_is_not_executed(
+    desk: Desk, script: ScriptedSandbox, tool: str
+) -> None:
+    """A consumer made anew counts deliveries from one; the audit chain knows better, with an intent and without."""
+    script.script = [ran({"sum": 3})]
+    asked = call(tool, {"a": 1, "b": 2} if tool == "add" else {"text": "hi"})
+    delivery = await desk.send(asked)
+    await (await desk.handler()).handle(delivery)
+    answered, audited = await desk.answer(asked), await desk.audit(asked)
+    await (await desk.handler()).handle(HandDelivery(delivery.message))
+
+    assert 1 == len(script.jobs)
+    assert (answered, audited) == (await desk.answer(asked), await desk.audit(asked))
 
 
 async def test_a_planners_call_is_answered_to_the_run(desk: Desk, script: ScriptedSandbox) -> None:

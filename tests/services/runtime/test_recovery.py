@@ -160,6 +160,26 @@ async def test_a_lost_acknowledgement_costs_one_look_and_no_second_run(mesh: Mem
     assert ran == [1]
 
 
+async def test_all_of_history_delivered_again_runs_no_handler(mesh: MemoryTransport, desk: Desk) -> None:
+    """A consumer made anew delivers each message as if for the first time; its result says that it was handled."""
+    ran = []
+
+    async def work(ctx: HandlerContext, input: Input) -> Any:
+        ran.append(1)
+        return "done"
+
+    sent = [step("worker", index=n) for n in range(3)]
+    for _ in range(2):
+        async with hosted(mesh, function_agent(work)):
+            for each in sent if not ran else ():
+                await desk.send(each)
+            for each in sent:
+                assert await desk.output(each) == "done"
+            await until(lambda: none_pending(desk))
+        mesh.broker.durables.clear()
+    assert ran == [1, 1, 1]
+
+
 async def test_a_handler_longer_than_the_ack_wait_runs_once(mesh: MemoryTransport, desk: Desk) -> None:
     """Signs of life keep the message with the process that works on it; another one that is there gets nothing."""
     ran = []
