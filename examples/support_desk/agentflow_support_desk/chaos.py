@@ -121,23 +121,29 @@ class Storm:
             processes = names_of(counts)
             self.plan = make_plan(self._wish.seed, processes, kills=self._wish.kills, tickets=self._tickets)
         async with asyncio.TaskGroup() as strikes:
+            planned = 0
             for each in self.plan.rounds:
-                await self._due(each)
+                await self._due(each, planned)
+                planned += len(each.strikes)
                 for strike in each.strikes:
                     self._busy.add(strike.process)
                     strikes.create_task(self._strike(mesh, strike))
 
-    async def _due(self, each: Round) -> None:
-        """Return when the round's faults may fall: enough is done, all its processes are up, and work is in flight."""
+    async def _due(self, each: Round, before: int) -> None:
+        """Return when the round's faults may fall, the ones `before` having fallen.
+
+        Enough is done, all its processes are up, and work is in flight.
+        """
+        await self._until_soon(lambda: self._count == before, lambda: f"{before} faults should have fallen")
         names = {strike.process for strike in each.strikes}
         await self._until_soon(
             lambda: self._done >= each.at_done, lambda: f"{each.at_done} tickets should be done, {self._done} are"
         )
         await self._until_soon(lambda: not names & self._busy, lambda: f"not all of {sorted(names)} came back")
-        before = self._begun
+        begun = self._begun
         await self._move(released=each.released)
         await self._until_soon(
-            lambda: self._begun > before or self._begun == each.released, lambda: "no ticket could be submitted"
+            lambda: self._begun > begun or self._begun == each.released, lambda: "no ticket could be submitted"
         )
 
     async def _strike(self, mesh: LocalMesh, strike: Strike) -> None:
@@ -146,6 +152,7 @@ class Storm:
         self._count += 1
         what = f"fault {self._count} of {self.plan.strikes}: {strike.fault} {strike.process} (pid {pid})"
         self._note(f"{what}; {flying} tickets in flight, {self._done} done")
+        await self._move()
         if strike.fault == "kill":
             await self._kill(strike.process, pid)
         else:
