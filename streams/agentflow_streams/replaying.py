@@ -7,7 +7,7 @@ the run is folded on as it is recorded, so that every later decision is judged b
 What a decision sends is made again as well and handed to the caller, who knows what is stored: `confirm` or `compare`.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
@@ -198,13 +198,13 @@ class RunReplay:
         return self._rerun
 
     def _taken(self, consumed: Consumed) -> Arrival | Unreplayable:
-        """The input that a decision consumed. The sequence is a hint: what it is is said by its hash."""
+        """The input that a decision consumed: at the sequence it was read at, and what it was by its hash.
+
+        The same bytes stored elsewhere are another input: they came at another time.
+        """
         there = self._inputs.get(consumed.seq)
         if there is not None and there.subject == consumed.subject and consumed.hash in hashes_of(there.body):
             return self._inputs.pop(consumed.seq)
-        for seq, other in self._inputs.items():
-            if other.subject == consumed.subject and consumed.hash in hashes_of(other.body):
-                return replace(self._inputs.pop(seq), seq=consumed.seq)
         if there is not None and there.subject == consumed.subject:
             text = f"input {consumed.id} on {consumed.subject} is not what it was (sequence {consumed.seq})"
             return Unreplayable("input.altered", text)
