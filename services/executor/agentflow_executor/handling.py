@@ -92,8 +92,10 @@ class CallHandler:
             await self._answer(call, settled)
 
     async def _trail(self, case: Case, delivery: Delivery) -> Trail:
-        """What was done about the call. A first delivery may skip the look where an intent is stored before anything
-        is done: should all of history be delivered again, that conflicts. A `pure` tool has no intent to conflict.
+        """What was done about the call.
+
+        A first delivery may skip the look where an intent is stored before anything is done: should all of history be
+        delivered again, that conflicts. A `pure` tool has no intent to conflict.
         """
         if delivery.deliveries == 1 and case.situation.effect != "pure":
             return empty_trail(case.call)
