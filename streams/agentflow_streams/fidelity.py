@@ -60,6 +60,11 @@ class ReplayReport(msgspec.Struct, frozen=True):
         """Whether every run matched."""
         return self.replay.matched == self.replay.runs
 
+    def sentences(self) -> list[str]:
+        """What is not right, one sentence each."""
+        diverged = [f"{each.workflow} decision {each.index} {each.kind}: {each.detail}" for each in self.divergences]
+        return diverged + [f"{each.workflow} {each.code}: {each.detail}" for each in self.not_replayable]
+
 
 class _Row(NamedTuple):
     """What is kept of every run."""

@@ -17,8 +17,8 @@ from agentflow.mesh.transport import Message, Transport
 from agentflow_streams.deciders import Deciders
 from agentflow_streams.decisions import read_decision
 from agentflow_streams.fidelity import ReplayReport, Tally
-from agentflow_streams.finding import installed_deciders
 from agentflow_streams.history import RUN_STREAM, first_since
+from agentflow_streams.installed import installed_deciders
 from agentflow_streams.isolation import isolated
 from agentflow_streams.readonly import Past, Readable, ReadOnly
 from agentflow_streams.recordings import Histories, Shelf

@@ -25,6 +25,9 @@ QUIET: dict[str, Any] = {
     "lost": 0,
     "duplicates": 0,
     "verify": {"ok": True, "envelopes": 10, "chains": 2},
+    "replay": {"runs": 4, "matched": 4},
+    "anomalies": 1,
+    "blocked": 1,
     "data_dir": "x",
 }
 CHAOS: dict[str, Any] = {
@@ -46,7 +49,7 @@ CHAOS: dict[str, Any] = {
 
 def outcome(tmp_path: Path, **more: Any) -> Outcome:
     """What a demo came to."""
-    return Outcome({**QUIET, **more}, {"answered": 4}, [], Desk(tmp_path), [])
+    return Outcome({**QUIET, **more}, {"answered": 4}, [], Desk(tmp_path), [], [])
 
 
 def test_the_flags_make_a_wish() -> None:

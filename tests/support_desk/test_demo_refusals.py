@@ -171,15 +171,16 @@ async def test_an_agent_that_never_comes_ends_the_wait_after_a_while(
     monkeypatch.setattr(demo, "LEARNING", 0.15)
     async with memory_mesh() as mesh:
         registry = await mesh.bucket(REGISTRY)
-        await registry.put("agent.classifier.i1", json.dumps({}).encode())
+        for agent in ("bookkeeper", "classifier"):
+            await registry.put(f"agent.{agent}.i1", json.dumps({}).encode())
         with pytest.raises(AgentNotReadyError, match=r"writer did not start: it was not ready within 0\.15 s"):
             await demo._until_hosted(Client(mesh), tmp_path / "runtime.log")
 
 
-async def test_the_wait_ends_when_both_agents_are_there(tmp_path: Path) -> None:
+async def test_the_wait_ends_when_all_agents_are_there(tmp_path: Path) -> None:
     """Whatever else is."""
     async with memory_mesh() as mesh:
         registry = await mesh.bucket(REGISTRY)
-        for agent in ("classifier", "writer", "other"):
+        for agent in ("bookkeeper", "classifier", "writer", "other"):
             await registry.put(f"agent.{agent}.i1", b"{}")
         await demo._until_hosted(Client(mesh), tmp_path / "runtime.log")

@@ -25,7 +25,7 @@ from agentflow_streams.verification import verify
 from agentflow_support_desk.chaos import PROCESSES, Storm, Wish, unleashed
 from agentflow_support_desk.desk import Desk, lay_out, read_calls, read_effects, require_unused
 from agentflow_support_desk.errors import AgentNotReadyError
-from agentflow_support_desk.figures import Worked, by_state, sentences, summarise
+from agentflow_support_desk.figures import Worked, by_state, summarise
 from agentflow_support_desk.tickets import Ticket
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ async def run_demo(
     figures["replay"] = {"runs": replayed.replay.runs, "matched": replayed.replay.matched}
     figures["data_dir"] = str(directory)
     damages = [f"{each.stream}:{each.seq} {each.kind}: {each.detail}" for each in verified.damages]
-    return Outcome(figures, by_state(worked), worked, desk, damages, sentences(replayed))
+    return Outcome(figures, by_state(worked), worked, desk, damages, replayed.sentences())
 
 
 async def watched_over(transport: Transport) -> dict[str, int]:

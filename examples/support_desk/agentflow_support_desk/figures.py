@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agentflow_streams.fidelity import ReplayReport
 from agentflow_support_desk.desk import Effects
 from agentflow_support_desk.tickets import Ticket
 
@@ -54,12 +53,6 @@ def summarise(worked: Sequence[Worked], effects: Effects, seconds: float) -> dic
         "lost": effects.lost(answered, escalated),
         "duplicates": effects.duplicates,
     }
-
-
-def sentences(replayed: ReplayReport) -> list[str]:
-    """What a replay found, one sentence each."""
-    diverged = [f"{each.workflow} decision {each.index} {each.kind}: {each.detail}" for each in replayed.divergences]
-    return diverged + [f"{each.workflow} {each.code}: {each.detail}" for each in replayed.not_replayable]
 
 
 def is_right(worked: Worked) -> bool:
