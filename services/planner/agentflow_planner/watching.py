@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from opentelemetry.trace import Span
 
 from agentflow.clock import parse_time
-from agentflow.payloads import Decision, GoalSubmitted
+from agentflow.payloads import Decision, GoalSubmitted, RunCancelled, RunFailed
 from agentflow.telemetry import conventions as names
 from agentflow.telemetry import metrics, spans
 from agentflow_planner.machine import Decided, Verdict
@@ -50,7 +50,7 @@ def tell(after: RunState, recorded: Recorded) -> None:
     if not isinstance(recorded, Decision):
         return
     workflow = after.definition.name if after.definition else ""
-    if recorded.reason in REPLANS:
+    if recorded.reason in REPLANS and not isinstance(recorded, RunFailed | RunCancelled):
         metrics.replanned(workflow, recorded.reason)
     if after.ended and after.started:
         error = recorded.error.code if recorded.error else ""
