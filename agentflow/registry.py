@@ -67,6 +67,10 @@ class Heartbeat(msgspec.Struct, frozen=True):
     pid: int
     host: str
     detail: dict[str, Any] = {}
+    beat: str = ""
+    """RFC 3339, by the clock of the process: when this was written."""
+    version: str = ""
+    """Of agentflow, as the process runs it."""
 
 
 def agent_key(agent_id: str) -> str:

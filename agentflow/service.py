@@ -7,6 +7,7 @@ closed for good ends the process with an error: a supervisor starts it again, an
 import asyncio
 import contextlib
 import functools
+import importlib.metadata
 import os
 import platform
 import secrets
@@ -67,20 +68,25 @@ class Host:
             pid=os.getpid(),
             host=platform.node(),
             detail={**detail, "http": self.http} if self.http else detail,
+            version=importlib.metadata.version("agentflow-mesh"),
         )
 
     @contextlib.asynccontextmanager
     async def registered(self, *entries: Heartbeat) -> AsyncIterator[None]:
         """Keep registry entries alive inside the block, and remove them at its end."""
         bucket = await patiently(self.transport, lambda: self.transport.bucket(REGISTRY))
-        keys = {alive_key(e.kind, e.id, e.incarnation): msgspec.json.encode(e) for e in entries}
+        keys = {alive_key(e.kind, e.id, e.incarnation): e for e in entries}
+
+        async def tell(key: str, entry: Heartbeat) -> None:
+            beat = msgspec.structs.replace(entry, beat=format_time(self.clock.now()))
+            await bucket.put(key, msgspec.json.encode(beat))
 
         async def beat() -> None:
             heard = True
             while True:
                 try:
-                    for key, value in keys.items():
-                        await bucket.put(key, value)
+                    for key, entry in keys.items():
+                        await tell(key, entry)
                     heard = True
                     self._heard()
                 except MeshError as error:
@@ -90,8 +96,8 @@ class Host:
                     heard = False
                 await asyncio.sleep(self.settings.heartbeat)
 
-        for key, value in keys.items():
-            await patiently(self.transport, functools.partial(bucket.put, key, value))
+        for key, entry in keys.items():
+            await patiently(self.transport, functools.partial(tell, key, entry))
         self._heard()
         if not self.stop.is_set():
             self.health.says(LIFE, ok=True)

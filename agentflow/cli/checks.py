@@ -5,26 +5,29 @@ import contextlib
 import importlib.metadata
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from agentflow import subjects
+from agentflow.cli.check_consumers import check_consumers
+from agentflow.cli.check_machine import ports_findings, settings_findings
+from agentflow.cli.check_registry import check_registry, check_sandbox
+from agentflow.cli.check_storage import check_capacity
+from agentflow.cli.findings import Check, Finding, Level, Patient
 from agentflow.cli.session import CONNECT_TIMEOUT, Located
 from agentflow.clock import SystemClock, parse_time
 from agentflow.errors import AgentflowError, MeshError, ServerUnfit, Unreachable
+from agentflow.letters import cases
 from agentflow.local.room import remembered
 from agentflow.local.services import PROVISIONERS
 from agentflow.mesh.connect import connect
 from agentflow.mesh.embedded import read_varz
-from agentflow.mesh.transport import StreamInfo, Transport
+from agentflow.mesh.transport import Transport
 from agentflow.registry import ARTIFACTS, BREAKERS, CONFIG, REGISTRY, STATE, Heartbeat
-
-Level = Literal["ok", "warning", "error"]
-"""`error` makes the doctor fail."""
 
 STREAMS = (
     *sorted({*subjects.STREAMS.values(), "AF_CHECKPOINTS"}),
@@ -43,43 +46,41 @@ DISK_WARNING, DISK_ERROR = 1024**3, 64 * 1024**2
 """Bytes that should be free where the data is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found."""
+CHECK_TIMEOUT = 15.0
+"""Seconds one check may take: a server that is there and silent must not hold up the doctor."""
 
-    check: str
-    level: Level
-    message: str
-    fix: str = ""
-    """What to do about it."""
+Progress = Callable[[str], None]
+"""Takes the name of a check that begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Patient:
-    """A mesh that answers, and what is known about it."""
-
-    located: Located
-    transport: Transport
-    varz: dict[str, Any]
-    """The server's account of itself; empty where it is not to be had."""
-    streams: dict[str, StreamInfo]
-
-
-Check = Callable[[Patient], AsyncIterator[Finding]]
-
-
-async def check_mesh(located: Located) -> list[Finding]:
+async def check_mesh(located: Located, progress: Progress = lambda _: None) -> list[Finding]:
     """Every finding about a mesh, good and bad."""
+    ours = [*settings_findings(), *await ports_findings(located.url)]
+    progress("server")
     try:
         transport = await connect(located.url, name="agentflow-doctor", timeout=CONNECT_TIMEOUT)
     except Unreachable as error:
-        return [Finding("server", "error", error.message, "agentflow dev starts a mesh; --nats-url says where one is")]
+        fix = "agentflow dev starts a mesh; --nats-url says where one is"
+        return [Finding("server", "error", error.message, fix, "server.unreachable"), *ours]
     try:
-        patient = await _examine(located, transport)
-        found = [finding for check in CHECKS async for finding in _guarded(check, patient)]
+        async with asyncio.timeout(CHECK_TIMEOUT):
+            patient = await _examine(located, transport)
+        found = []
+        for check in CHECKS:
+            progress(_name_of(check))
+            found += [finding async for finding in _guarded(check, patient)]
+    except (TimeoutError, MeshError) as error:
+        why = str(error) or f"it does not answer within {CHECK_TIMEOUT:g} s"
+        fix = "look at its log; without JetStream nothing works"
+        return [
+            Finding("server", "error", f"the server is up, and JetStream is not: {why}", fix, "server.silent"),
+            *ours,
+        ]
     finally:
-        await transport.close()
-    return found
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                await transport.close()
+    return [*found, *ours]
 
 
 async def _examine(located: Located, transport: Transport) -> Patient:
@@ -92,12 +93,24 @@ async def _examine(located: Located, transport: Transport) -> Patient:
 
 
 async def _guarded(check: Check, patient: Patient) -> AsyncIterator[Finding]:
-    """A check that fails is itself a finding, and the others go on."""
+    """A check that fails or takes too long is itself a finding, and the others go on. Every finding has a code."""
+    found: list[Finding] = []
     try:
-        async for finding in check(patient):
-            yield finding
+        async with asyncio.timeout(CHECK_TIMEOUT):
+            async for finding in check(patient):
+                found.append(finding)  # what was found before a failure counts
     except AgentflowError as error:
-        yield Finding(check.__name__.removeprefix("check_"), "error", error.message, str(error.fields.get("hint", "")))
+        hint = str(error.fields.get("hint", ""))
+        found.append(Finding(_name_of(check), "error", error.message, hint, error.error_code))
+    except TimeoutError:
+        told = f"no answer within {CHECK_TIMEOUT:g} s"
+        found.append(Finding(_name_of(check), "error", told, "is the server overloaded, or frozen?", "doctor.timeout"))
+    for finding in found:
+        yield replace(finding, code=finding.code or f"{finding.check.replace(' ', '_')}.{finding.level}")
+
+
+def _name_of(check: Check) -> str:
+    return check.__name__.removeprefix("check_")
 
 
 async def check_server(patient: Patient) -> AsyncIterator[Finding]:
@@ -109,7 +122,8 @@ async def check_server(patient: Patient) -> AsyncIterator[Finding]:
         await patient.transport.require_durable(patient.located.monitor_url)
     except ServerUnfit as error:
         provable = error.error_code != "server.not_provable"
-        yield Finding("durability", "error" if provable else "warning", error.message, _FIXES.get(error.error_code, ""))
+        level: Level = "error" if provable else "warning"
+        yield Finding("durability", level, error.message, _FIXES.get(error.error_code, ""), error.error_code)
     else:
         yield Finding("durability", "ok", "the server syncs to disk before it acknowledges")
 
@@ -125,12 +139,20 @@ async def check_streams(patient: Patient) -> AsyncIterator[Finding]:
     """All there, as they should be, and not full."""
     missing = [name for name in STREAMS if name not in patient.streams]
     if missing:
-        yield Finding("streams", "error", f"missing: {', '.join(missing)}", "agentflow streams apply")
+        yield Finding(
+            "streams", "error", f"missing: {', '.join(missing)}", "agentflow streams apply", "streams.missing"
+        )
         return
     drifts = await _drift(patient)
     for drift in drifts:
         level: Level = "error" if getattr(drift, "protected", False) else "warning"
-        yield Finding("streams", level, str(getattr(drift, "sentence", drift)), "agentflow streams apply")
+        yield Finding(
+            "streams",
+            level,
+            str(getattr(drift, "sentence", drift)),
+            "agentflow streams apply --update",
+            "streams.drift",
+        )
     if not drifts:
         yield Finding("streams", "ok", f"all {len(STREAMS)} streams and buckets are there as they should be")
     for info in patient.streams.values():
@@ -138,7 +160,11 @@ async def check_streams(patient: Patient) -> AsyncIterator[Finding]:
         if limit > 0 and (full := info.bytes / limit) >= FULL_WARNING:
             level = "error" if full >= FULL_ERROR else "warning"
             yield Finding(
-                "capacity", level, f"{info.name} is {full:.0%} full", "raise its max_bytes, or lower retention"
+                "capacity",
+                level,
+                f"{info.name} is {full:.0%} full",
+                "raise its max_bytes, or lower retention",
+                "streams.full",
             )
 
 
@@ -170,11 +196,21 @@ async def check_services(patient: Patient) -> AsyncIterator[Finding]:
         else:
             level: Level = "error" if needed else "warning"
             yield Finding(
-                kind, level, "none is alive: what needs one waits", f"start agentflow-{kind}, or agentflow dev"
+                kind,
+                level,
+                "none is alive: what needs one waits",
+                f"start agentflow-{kind}, or agentflow dev",
+                f"{kind}.absent",
             )
     hosted = {beat.id for beat in beats if beat.kind == "agent"}
     for agent in sorted(agents - hosted):
-        yield Finding("agents", "warning", f"{agent} is declared and no process hosts it", "start a runtime with it")
+        yield Finding(
+            "agents",
+            "warning",
+            f"{agent} is declared and no process hosts it",
+            "start a runtime with it",
+            "agents.absent",
+        )
 
 
 async def check_clock(patient: Patient) -> AsyncIterator[Finding]:
@@ -189,7 +225,11 @@ async def check_clock(patient: Patient) -> AsyncIterator[Finding]:
     skew = max((before - server).total_seconds(), (server - after).total_seconds(), 0.0)
     level: Level = "error" if skew > SKEW_ERROR else "warning" if skew > SKEW_WARNING else "ok"
     yield Finding(
-        "clock", level, f"{skew:.1f} s off the server's", "" if level == "ok" else "synchronise the clocks (NTP)"
+        "clock",
+        level,
+        f"{skew:.1f} s off the server's",
+        "" if level == "ok" else "synchronise the clocks (NTP)",
+        "clock.skew",
     )
 
 
@@ -201,13 +241,24 @@ def _server_time(text: str) -> datetime:
 
 async def check_dead_letters(patient: Patient) -> AsyncIterator[Finding]:
     """Messages that services gave up wait for a person."""
-    info = patient.streams.get("AF_DEAD")
-    if info is None:
+    if (info := patient.streams.get("AF_DEAD")) is None:
         return
-    if info.messages:
-        yield Finding("dead letters", "warning", f"{info.messages} messages were given up", "nats stream view AF_DEAD")
-    else:
-        yield Finding("dead letters", "ok", "none")
+    if not info.messages:
+        yield Finding("dead letters", "ok", "none", "", "dead.none")
+        return
+    messages = [(m.body, m.subject, m.seq, m.time) async for m in patient.transport.read("AF_DEAD")]
+    found = cases(messages)
+    waiting = [case for case in found.values() if case.status == "open"]
+    if waiting:
+        codes = ", ".join(sorted({case.letter.content.code for case in waiting})[:5])
+        told = f"{len(waiting)} of {len(found)} messages that were given up wait for a person: {codes}"
+        yield Finding("dead letters", "warning", told, "agentflow dead ls --open", "dead.open")
+    elif found:
+        yield Finding("dead letters", "ok", f"{len(found)}, none of them open", "", "dead.handled")
+    strays = [subject for _, subject, _, _ in messages if subject.count(".") == 2]  # letters; their cases have one more
+    if len(strays) > len(found):
+        told = f"{len(strays) - len(found)} messages on AF_DEAD are no letters"
+        yield Finding("dead letters", "warning", told, "agentflow verify --stream AF_DEAD", "dead.strays")
 
 
 async def check_disk(patient: Patient) -> AsyncIterator[Finding]:
@@ -220,8 +271,19 @@ async def check_disk(patient: Patient) -> AsyncIterator[Finding]:
         raise MeshError(f"{patient.located.data_dir}: {error.strerror}", code="disk.unreadable") from error
     level: Level = "error" if free < DISK_ERROR else "warning" if free < DISK_WARNING else "ok"
     fix = "" if level == "ok" else "free some space: a server without any stops storing until it is restarted"
-    yield Finding("disk", level, f"{free / 1024**3:.1f} GiB free in {patient.located.data_dir}", fix)
+    yield Finding("disk", level, f"{free / 1024**3:.1f} GiB free in {patient.located.data_dir}", fix, "disk.free")
 
 
-CHECKS: tuple[Check, ...] = (check_server, check_streams, check_services, check_clock, check_dead_letters, check_disk)
+CHECKS: tuple[Check, ...] = (
+    check_server,
+    check_streams,
+    check_capacity,
+    check_services,
+    check_registry,
+    check_consumers,
+    check_sandbox,
+    check_clock,
+    check_dead_letters,
+    check_disk,
+)
 """In the order they are shown."""

@@ -31,8 +31,8 @@ from agentflow.errors import MeshError, NotStored, OutcomeUnknown, PublishFailed
 from agentflow.masking import mask_url
 from agentflow.mesh.jetstream_api import Api, api_error, direct_message, parse_time, plain_headers, translate
 from agentflow.mesh.jetstream_buckets import JetStreamBucket, JetStreamObjects
-from agentflow.mesh.jetstream_consumer import PullConsumer, reconcile
-from agentflow.mesh.transport import ConsumerSpec, ConsumerState, Message, ServiceSpec, Stored, StreamInfo
+from agentflow.mesh.jetstream_consumer import PullConsumer, consumer_info, reconcile
+from agentflow.mesh.transport import ConsumerInfo, ConsumerSpec, ConsumerState, Message, ServiceSpec, Stored, StreamInfo
 
 MINIMUM_VERSION = (2, 14, 0)
 """The first server with everything used here (message schedules with time zones)."""
@@ -135,21 +135,25 @@ class JetStreamTransport:
                 raise Unreachable(f"no NATS server answers at {mask_url(url)}", url=mask_url(url))
             await asyncio.sleep(0.05)
         try:
-            await client.connect(
-                servers,
-                name=name,
-                connect_timeout=max(1, int(timeout)),
-                reconnect_time_wait=0.2,  # type: ignore[arg-type]  # annotated int, used as seconds of any kind
-                max_reconnect_attempts=-1,
-                ping_interval=10,
-                max_outstanding_pings=2,
-                error_cb=transport._on_error,
-                closed_cb=transport._on_closed,
-                disconnected_cb=transport._on_disconnected,
-                reconnected_cb=transport._on_reconnected,
-            )
+            async with asyncio.timeout(max(1.0, deadline - loop.time())):  # a frozen server accepts and says nothing
+                await client.connect(
+                    servers,
+                    name=name,
+                    connect_timeout=max(1, int(timeout)),
+                    reconnect_time_wait=0.2,  # type: ignore[arg-type]  # annotated int, used as seconds of any kind
+                    max_reconnect_attempts=-1,
+                    ping_interval=10,
+                    max_outstanding_pings=2,
+                    error_cb=transport._on_error,
+                    closed_cb=transport._on_closed,
+                    disconnected_cb=transport._on_disconnected,
+                    reconnected_cb=transport._on_reconnected,
+                )
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            shown = mask_url(url)
+            transport._closing, shown = True, mask_url(url)
+            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await client.close()
             raise Unreachable(f"cannot connect to {shown}: {type(error).__name__} {error}", url=shown) from error
         return transport
 
@@ -373,6 +377,21 @@ class JetStreamTransport:
 
     # --- presence ----------------------------------------------------------------------------------------------
 
+    async def consumers(self, stream: str) -> Sequence[ConsumerInfo]:
+        """The durable consumers of a stream, by name."""
+        found: list[ConsumerInfo] = []
+        while True:
+            try:
+                page = await self._api.call(f"CONSUMER.LIST.{stream}", {"offset": len(found)})
+            except NotStored as absent:
+                if absent.error_code == "mesh.no_responders":
+                    raise Unreachable(f"JetStream is not answering about {stream}") from absent
+                return []
+            listed = page.get("consumers") or []
+            found.extend(consumer_info(each) for each in listed)
+            if len(found) >= page.get("total", 0) or not listed:
+                return sorted((each for each in found if each.config.get("durable_name")), key=lambda each: each.name)
+
     async def serve(self, spec: ServiceSpec) -> None:
         """Register as a NATS micro service."""
         if spec.name in self._served:
@@ -484,6 +503,7 @@ def _stream_info(answer: Mapping[str, Any]) -> StreamInfo:
         last_seq=state["last_seq"],
         consumers=state["consumer_count"],
         created=created,
+        subjects=state.get("num_subjects", 0),
     )
 
 

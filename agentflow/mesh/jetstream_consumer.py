@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 from agentflow import logs
 from agentflow.errors import Conflict, MeshError, NotStored, Unreachable
 from agentflow.mesh.jetstream_api import Api, from_nanoseconds, plain_headers
-from agentflow.mesh.transport import ConsumerSpec, ConsumerState, Delivery, Message
+from agentflow.mesh.transport import ConsumerInfo, ConsumerSpec, ConsumerState, Delivery, Message
 
 _SECOND = 1_000_000_000
 _GROUP = "agentflow"
@@ -88,6 +88,26 @@ async def reconcile(api: Api, spec: ConsumerSpec) -> tuple[str, ...]:
         wanted["deliver_policy"] = found.get("deliver_policy", "all")
     await api.call(f"CONSUMER.CREATE.{spec.stream}.{spec.name}", {"stream_name": spec.stream, "config": wanted})
     return corrected
+
+
+def consumer_info(answer: Mapping[str, Any]) -> ConsumerInfo:
+    """The server's answer about a consumer. Of a pinned one it names the client that is active."""
+    config = answer["config"]
+    groups = answer.get("priority_groups") or []
+    pinned = config.get("priority_policy") == "pinned_client"
+    return ConsumerInfo(
+        stream=answer["stream_name"],
+        name=answer["name"],
+        filters=tuple(sorted(config.get("filter_subjects") or filter(None, [config.get("filter_subject")]))),
+        delivered_seq=answer["delivered"]["stream_seq"],
+        ack_floor=answer["ack_floor"]["stream_seq"],
+        pending=answer["num_pending"],
+        unsettled=answer["num_ack_pending"],
+        waiting=answer.get("num_waiting", 0),
+        pinned=pinned,
+        active=not pinned or any(group.get("pinned_client_id") for group in groups),
+        config=config,
+    )
 
 
 class JetStreamDelivery:

@@ -25,7 +25,7 @@ from agentflow.mesh.memory_core import MemorySubscription, Switchboard, ask
 from agentflow.mesh.memory_faults import Faults
 from agentflow.mesh.memory_stream import MemoryStream, check_message
 from agentflow.mesh.memory_time import Timeline
-from agentflow.mesh.transport import ConsumerSpec, ConsumerState, Message, ServiceSpec, Stored, StreamInfo
+from agentflow.mesh.transport import ConsumerInfo, ConsumerSpec, ConsumerState, Message, ServiceSpec, Stored, StreamInfo
 
 MAX_PAYLOAD = 1024 * 1024 - 1024
 """Bytes of body and headers a message may have, as over NATS with its default limit."""
@@ -267,6 +267,12 @@ class MemoryTransport:
         """All streams, sorted."""
         with self._turn():
             return sorted(self.broker.streams)
+
+    async def consumers(self, stream: str) -> Sequence[ConsumerInfo]:
+        """The durable consumers of a stream, by name."""
+        with self._turn():
+            durables = self.broker.durables
+            return [durables[key].info() for key in sorted(durables) if key[0] == stream]
 
     # --- presence ----------------------------------------------------------------------------------------------
 

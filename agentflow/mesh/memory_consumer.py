@@ -14,7 +14,7 @@ from typing import Literal
 from agentflow.errors import Conflict
 from agentflow.mesh.memory_stream import MemoryStream
 from agentflow.mesh.memory_time import Timeline
-from agentflow.mesh.transport import ConsumerSpec, ConsumerState, Delivery, Message
+from agentflow.mesh.transport import ConsumerInfo, ConsumerSpec, ConsumerState, Delivery, Message
 from agentflow.subjects import matches
 
 _SLOT_POLL = 0.005
@@ -83,7 +83,7 @@ class Durable:
         while self._seen < self._stream.last_seq:
             self._seen += 1
             message = self._stream.messages.get(self._seen)
-            if message is not None and any(matches(pattern, message.subject) for pattern in self._spec.filters):
+            if message is not None and self._takes(message):
                 return message
         return None
 
@@ -117,6 +117,28 @@ class Durable:
         unseen = (message for seq, message in self._stream.messages.items() if seq > self._seen)
         pending = sum(any(matches(each, message.subject) for each in self._spec.filters) for message in unseen)
         return ConsumerState(self._spec.stream, self._spec.name, pending, len(self._pending))
+
+    def info(self) -> ConsumerInfo:
+        """As it is now."""
+        spec, left = self._spec, range(self._seen + 1, self._stream.last_seq + 1)
+        waiting = [seq for seq in left if (message := self._stream.messages.get(seq)) and self._takes(message)]
+        config = {"ack_policy": "explicit", "ack_wait": int(spec.ack_wait * 1e9), "max_deliver": -1}
+        return ConsumerInfo(
+            stream=spec.stream,
+            name=spec.name,
+            filters=tuple(sorted(spec.filters)),
+            delivered_seq=self._seen,
+            ack_floor=min(self._pending, default=self._seen + 1) - 1,
+            pending=len(waiting),
+            unsettled=len(self._pending),
+            waiting=0,
+            pinned=spec.pinned,
+            active=not spec.pinned or self._active is not None,
+            config=config,
+        )
+
+    def _takes(self, message: Message) -> bool:
+        return any(matches(pattern, message.subject) for pattern in self._spec.filters)
 
     def release(self, holder: "MemoryConsumer") -> None:
         """`holder` asks for nothing more: another may become the active one."""

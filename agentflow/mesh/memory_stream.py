@@ -195,7 +195,8 @@ class MemoryStream:
         """The stream as it is."""
         first = next(iter(self.messages), self.last_seq + 1)
         name, config = self.config["name"], dict(self.config)
-        return StreamInfo(name, config, len(self.messages), self._bytes, first, self.last_seq, consumers, self._created)
+        messages, subjects = len(self.messages), len({message.subject for message in self.messages.values()})
+        return StreamInfo(name, config, messages, self._bytes, first, self.last_seq, consumers, self._created, subjects)
 
 
 def _size(message: Message) -> int:

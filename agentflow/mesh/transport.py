@@ -169,6 +169,34 @@ class StreamInfo:
     last_seq: int
     consumers: int
     created: datetime
+    subjects: int = 0
+    """Different subjects there are messages under; each costs the server some memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerInfo:
+    """A durable consumer as the server has it."""
+
+    stream: str
+    name: str
+    filters: tuple[str, ...]
+    """Subjects it takes, sorted; none means all."""
+    delivered_seq: int
+    """Sequence of the last message that was delivered for the first time."""
+    ack_floor: int
+    """Every message it takes up to this sequence is settled."""
+    pending: int
+    """Messages it takes that were never delivered."""
+    unsettled: int
+    """Messages that were delivered and not settled."""
+    waiting: int
+    """Pull requests that wait for a message."""
+    pinned: bool = False
+    """Whether only one client is active on it."""
+    active: bool = True
+    """Whether that one is there; always, where it is not pinned."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The server's configuration object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +303,10 @@ class Transport(Protocol):
 
     async def stream_names(self) -> Sequence[str]:
         """All streams, sorted."""
+        ...
+
+    async def consumers(self, stream: str) -> Sequence[ConsumerInfo]:
+        """The durable consumers of a stream, by name; none where there is no such stream."""
         ...
 
     async def serve(self, spec: ServiceSpec) -> None:

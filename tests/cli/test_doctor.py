@@ -11,11 +11,13 @@ import msgspec
 import pytest
 
 from agentflow.cli import checks
-from agentflow.cli.checks import Finding, Patient, check_mesh
+from agentflow.cli.check_consumers import PLANNER
+from agentflow.cli.checks import check_mesh
+from agentflow.cli.findings import Check, Finding, Patient
 from agentflow.cli.session import Located
 from agentflow.errors import MeshError, ServerUnfit
 from agentflow.mesh.memory import MemoryTransport
-from agentflow.mesh.transport import StreamInfo
+from agentflow.mesh.transport import ConsumerSpec, StreamInfo
 from agentflow.registry import (
     CONFIG,
     REGISTRY,
@@ -45,7 +47,7 @@ async def patient(transport: MemoryTransport, located: Located = HERE, **varz: A
     return Patient(located, transport, varz, {info.name: info for info in infos if info is not None})
 
 
-async def found(check: checks.Check, of: Patient) -> list[Finding]:
+async def found(check: Check, of: Patient) -> list[Finding]:
     """What a check finds."""
     return [finding async for finding in check(of)]
 
@@ -94,15 +96,16 @@ async def test_a_server_that_is_unfit_is_a_finding_with_its_remedy(
     assert finding.fix
 
 
-async def test_a_mesh_that_does_not_answer_has_one_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing else can be said of it."""
+async def test_of_a_mesh_that_does_not_answer_only_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what there is to say of this machine."""
     monkeypatch.setattr(checks, "CONNECT_TIMEOUT", 0.05)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"nats://127.0.0.1:{probe.getsockname()[1]}"
 
-    [finding] = await check_mesh(Located(url, "--nats-url"))
-    assert ("server", "error") == (finding.check, finding.level)
+    found = await check_mesh(Located(url, "--nats-url"))
+    assert ("server", "error", "server.unreachable") == (found[0].check, found[0].level, found[0].code)
+    assert {"settings", "ports"} == {finding.check for finding in found[1:]}
 
 
 # --- streams -------------------------------------------------------------------------------------------------------
@@ -220,7 +223,7 @@ async def test_dead_letters_are_counted(mesh_in_memory: MemoryTransport) -> None
 
     await mesh_in_memory.publish("dead.AF_MESSAGES.planner", b"{}", stream="AF_DEAD")
     [finding] = await found(checks.check_dead_letters, await patient(mesh_in_memory))
-    assert ("warning", "1 messages were given up") == (finding.level, finding.message)
+    assert ("warning", "dead.strays") == (finding.level, finding.code)
 
 
 @pytest.mark.parametrize(("free", "level"), [(2**40, "ok"), (2**29, "warning"), (2**20, "error")])
@@ -246,7 +249,10 @@ async def test_a_check_that_fails_is_a_finding_and_the_others_go_on(
         raise MeshError("no more", hint="rest")
 
     findings = [finding async for finding in checks._guarded(check_blood, await patient(mesh_in_memory))]
-    assert [Finding("blood", "ok", "red"), Finding("blood", "error", "no more", "rest")] == findings
+    assert [
+        Finding("blood", "ok", "red", "", "blood.ok"),
+        Finding("blood", "error", "no more", "rest", "mesh.error"),
+    ] == findings
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
@@ -261,7 +267,9 @@ def test_an_ill_mesh_ends_with_1(terminal: Terminal, mesh: Mesh) -> None:
     assert "→ start agentflow-planner, or agentflow dev" in ended.out
     found = terminal("doctor", "--json")
     assert (1, False) == (found.code, found.json["ok"])
-    assert {"check", "level", "message", "fix"} == set(found.json["findings"][0])
+    assert {"check", "level", "message", "fix", "code"} == set(found.json["findings"][0])
+    assert all(finding["code"] for finding in found.json["findings"])
+    assert "[planner.absent]" in ended.out
 
 
 def test_a_sound_mesh_ends_with_0(terminal: Terminal, mesh: Mesh) -> None:
@@ -269,6 +277,8 @@ def test_a_sound_mesh_ends_with_0(terminal: Terminal, mesh: Mesh) -> None:
 
     async def live(transport: MemoryTransport) -> None:
         await beat(transport, "planner")
+        for each in PLANNER:
+            await transport.consume(ConsumerSpec(each.stream, each.name, each.filters, pinned=True))
 
     mesh.do(live)
     found = terminal("doctor", "--json")

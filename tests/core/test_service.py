@@ -15,6 +15,7 @@ import pytest
 
 import agentflow
 from agentflow import service
+from agentflow.clock import format_time
 from agentflow.errors import AgentflowError, Conflict, EvidenceError, MeshError, NotStored, ServerUnfit, Unreachable
 from agentflow.ids import is_ulid
 from agentflow.mesh.memory import MemoryTransport
@@ -369,7 +370,9 @@ async def test_what_is_hosted_is_registered_while_it_is_hosted(host: Host, broke
     async with host.registered(*entries):
         found = {entry.key: msgspec.json.decode(entry.value, type=Heartbeat) for entry in await registry.entries()}
 
-    assert {alive_key(each.kind, each.id, "life-1"): each for each in entries} == found
+    now = format_time(host.clock.now())
+    expected = [msgspec.structs.replace(each, beat=now) for each in entries]
+    assert {alive_key(each.kind, each.id, "life-1"): each for each in expected} == found
     assert (os.getpid(), "life-1", "2026-01-01T00:00:00.000000Z", {"slots": 2}) == (
         entries[0].pid,
         entries[0].incarnation,

@@ -118,7 +118,9 @@ def test_a_client_that_sends_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) 
         assert b"" == silent.recv(1)
 
 
-@pytest.mark.parametrize("junk", [b"\x00\xff\r\n\r\n", b"GET\r\n\r\n", b"A" * 100_000 + b"\r\n\r\n", b"GET /fine HTTP/9.9\r\n\r\n"])
+@pytest.mark.parametrize(
+    "junk", [b"\x00\xff\r\n\r\n", b"GET\r\n\r\n", b"A" * 100_000 + b"\r\n\r\n", b"GET /fine HTTP/9.9\r\n\r\n"]
+)
 def test_junk_is_refused_and_breaks_nothing(junk: bytes, capfd: pytest.CaptureFixture[str]) -> None:
     """No traceback, and the next one is answered."""
     with served(fine=fine) as pages:

@@ -1,6 +1,7 @@
 """What the executor process does between its start and its end: declare the tools, work off the calls, drain."""
 
 import functools
+import os
 
 from agentflow.errors import ConfigError
 from agentflow.mesh.patience import patiently
@@ -9,6 +10,7 @@ from agentflow.mesh.transport import ConsumerSpec
 from agentflow.mesh.work import Worker, WorkPolicy
 from agentflow.registry import ARTIFACTS, CONFIG, Heartbeat
 from agentflow.service import Host
+from agentflow_executor import holding
 from agentflow_executor.audit import EXECUTOR
 from agentflow_executor.catalog import Catalog
 from agentflow_executor.declare import declare
@@ -32,7 +34,12 @@ def entries(host: Host, catalog: Catalog, settings: ExecutorSettings) -> list[He
         host.heartbeat_for("tool", each.id, version=each.version, effect=each.effect) for each in catalog.declarations
     ]
     itself = host.heartbeat_for(
-        "executor", EXECUTOR, sandbox=settings.sandbox, concurrency=settings.concurrency, tools=len(tools)
+        "executor",
+        EXECUTOR,
+        sandbox=settings.sandbox,
+        concurrency=settings.concurrency,
+        tools=len(tools),
+        **holding.as_detail(settings.sandbox_uid if os.geteuid() == 0 else None),
     )
     return [*tools, itself]  # last, because who waits for the executor waits for its tools
 

@@ -73,7 +73,10 @@ def test_the_end_of_a_run_tells_of_the_whole(kept: Kept) -> None:  # noqa: F811 
     ("verdict", "expected"),
     [
         (Decided(RunAdvanced(consumed=(), state="clerk", reason="completed")), {"completed", "clerk"}),
-        (Decided(GoalRejected(consumed=(), code="definition.unknown", message="no")), {"refused", "definition.unknown"}),
+        (
+            Decided(GoalRejected(consumed=(), code="definition.unknown", message="no")),
+            {"refused", "definition.unknown"},
+        ),
         (Ignored("result.late"), {"ignored", "result.late"}),
     ],
 )
