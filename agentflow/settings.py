@@ -36,7 +36,7 @@ class ServiceSettings(MeshSettings):
     """What every service process takes."""
 
     project: Path | None = Field(None, description="project file (agents, tools, permissions, workflows)")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     ack_wait: float = Field(1.0, gt=0.1, description="seconds until the work of a silent process moves on")
     max_deliveries: int = Field(8, ge=1, description="deliveries after which a message becomes a dead letter")
     heartbeat: float = Field(2.0, gt=0, description="seconds between registry heartbeats; entries live three of them")
