@@ -321,7 +321,7 @@ class JetStreamTransport:
         self._consumers.append(consumer)
         return consumer
 
-    async def consumers(self) -> Sequence[ConsumerState]:
+    async def attached(self) -> Sequence[ConsumerState]:
         """The consumers in use, as the server has them."""
         return [await consumer.state() for consumer in self._consumers if not consumer.closed]
 

@@ -210,7 +210,7 @@ class MemoryTransport:
         self._consumers.append(consumer)
         return consumer
 
-    async def consumers(self) -> Sequence[ConsumerState]:
+    async def attached(self) -> Sequence[ConsumerState]:
         """The consumers in use."""
         with self._turn():
             return [consumer.state() for consumer in self._consumers if not consumer.closed]

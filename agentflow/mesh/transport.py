@@ -269,7 +269,7 @@ class Transport(Protocol):
         """Create or reconcile the durable consumer and attach to it; raises `Conflict` if its filter drifted."""
         ...
 
-    async def consumers(self) -> Sequence[ConsumerState]:
+    async def attached(self) -> Sequence[ConsumerState]:
         """The consumers that are in use on this connection, asked of the server; raises `MeshError`."""
         ...
 

@@ -125,7 +125,7 @@ class Probe:
     async def _look_at_consumers(self) -> None:
         while True:
             try:
-                self.consumers = await self._transport.consumers()
+                self.consumers = await self._transport.attached()
             except AgentflowError:
                 pass  # the broker's check says it; consumers have not changed by that
             else:
