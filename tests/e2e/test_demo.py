@@ -32,6 +32,8 @@ FIGURES = {
     "verify",
     "lost",
     "duplicates",
+    "anomalies",
+    "blocked",
     "data_dir",
 }
 
@@ -65,6 +67,7 @@ def test_all_shipped_tickets_are_worked_with_nothing_lost_or_done_twice(tmp_path
     assert figures["tickets"] >= 150
     assert figures["completed"] + figures["escalated"] == figures["tickets"]
     assert (figures["failed"], figures["lost"], figures["duplicates"]) == (0, 0, 0)
+    assert (figures["anomalies"], figures["blocked"]) == (1, 1)
     assert figures["verify"]["ok"] is True
     assert figures["verify"]["envelopes"] > figures["tickets"] * 8
     assert 0.5 < figures["accuracy"] <= 1.0
