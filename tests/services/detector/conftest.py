@@ -1,11 +1,14 @@
 """Fixtures of the detector's tests."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+from agentflow.mesh.jetstream import JetStreamTransport
 from agentflow.mesh.memory import MemoryTransport
 from agentflow.testing import FixedClock, memory_mesh
+from tests.support.nats_server import NatsServer
 
 
 @pytest.fixture
@@ -19,3 +22,18 @@ async def mesh(clock: FixedClock) -> AsyncIterator[MemoryTransport]:
     """A connection to a provisioned broker of its own, on that clock."""
     async with memory_mesh(clock=clock) as transport:
         yield transport
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A real server, without streams."""
+    with NatsServer(tmp_path / "nats") as found:
+        yield found
+
+
+@pytest.fixture
+async def transport(server: NatsServer) -> AsyncIterator[JetStreamTransport]:
+    """A connection to it."""
+    found = await JetStreamTransport.connect(server.url)
+    yield found
+    await found.close()

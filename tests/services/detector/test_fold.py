@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentflow.ids import is_ulid
-from agentflow_detector.fold import evolve, fit
+from agentflow_detector.fold import Finding, evolve, fit
 from agentflow_detector.loading import load_rules
 from agentflow_detector.observing import Observation
 from agentflow_detector.rules import RuleSet
@@ -70,7 +70,7 @@ def test_a_history_gives_the_same_findings_wherever_it_is_cut(history: list[Obse
 @given(histories(), st.sets(st.integers(0, 29)))
 def test_a_message_that_is_folded_again_finds_the_same(history: list[Observation], again: set[int]) -> None:
     """A state is a value: who died before it was kept folds the message once more, from the state before."""
-    state, found = State(), []
+    state, found = State(), list[Finding]()
     for number, each in enumerate(history):
         at = Position(number + 1, "")
         if number in again:

@@ -56,7 +56,7 @@ def test_the_action_variable_takes_words_by_comma(
 def test_a_word_there_is_not_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     """An operator who mistypes must not end up with less than was asked for."""
     monkeypatch.setenv("AF_SECURITY_ANOMALY_ACTION", given)
-    with pytest.raises(ConfigError, match="AF_SECURITY_ANOMALY_ACTION.*allowed are flag, auto_block, escalate"):
+    with pytest.raises(ConfigError, match=r"AF_SECURITY_ANOMALY_ACTION.*allowed are flag, auto_block, escalate"):
         load(DetectorSettings)
 
 
@@ -135,7 +135,7 @@ async def test_what_is_stored_for_the_first_time_is_counted(monkeypatch: pytest.
     """Findings by tenant, agent and tool, blocks by tenant and tool, and how long it took; a restart counts nothing."""
     reader = InMemoryMetricReader()
     provider = MeterProvider(metric_readers=[reader])
-    monkeypatch.setattr(telemetry, "get_meter", lambda name: provider.get_meter(name))
+    monkeypatch.setattr(telemetry, "get_meter", provider.get_meter)
     async with memory_mesh() as mesh:
         for number in range(3):
             await record(mesh, number)

@@ -1,6 +1,7 @@
 """The detector on a mesh: what is recorded is found once, told once, and blocked as the operator allows."""
 
 import dataclasses
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -8,9 +9,11 @@ import pytest
 from agentflow import crash, subjects
 from agentflow.breakers import Breaker
 from agentflow.clock import format_time, parse_time
+from agentflow.errors import MeshError
 from agentflow.ids import derive_id
 from agentflow.mesh.memory import MemoryTransport
 from agentflow.mesh.publishing import store
+from agentflow.mesh.transport import Message
 from agentflow.payloads import Action
 from agentflow.registry import BREAKERS
 from agentflow.registry import STATE as STATE_BUCKET
@@ -424,3 +427,99 @@ async def test_calls_that_were_blocked_count_for_nothing(mesh: MemoryTransport, 
 
     assert ["rapid"] == [each.rule for each in await anomalies(mesh)]
     assert {} == found.state.calls
+
+
+# --- woken by deliveries -------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Hint:
+    """A delivery, which here only says how far the stream is."""
+
+    message: Message
+    deliveries: int = 1
+
+    async def ack(self) -> None:
+        """Done."""
+
+    async def nak(self, delay: float = 0.0) -> None:
+        """Again."""
+
+    async def in_progress(self) -> None:
+        """Still working."""
+
+    async def term(self) -> None:
+        """Given up."""
+
+
+async def last_call(mesh: MemoryTransport) -> Hint:
+    """A delivery of the last message there is."""
+    info = await mesh.stream_info("AF_AUDIT")
+    assert info is not None
+    message = await mesh.get("AF_AUDIT", info.last_seq)
+    assert message is not None
+    return Hint(message)
+
+
+async def test_a_detector_that_was_frozen_takes_up_what_others_acknowledged(mesh: MemoryTransport) -> None:
+    """It is handed the last message only, since another had the others: it folds them all the same."""
+    frozen = await watch(mesh, RULES, allowed=("flag",))
+    await burst(mesh, count=4)
+
+    await frozen.handle(await last_call(mesh))
+
+    assert 1 == len(await anomalies(mesh))
+
+
+async def test_a_delivery_that_was_folded_before_changes_nothing(mesh: MemoryTransport) -> None:
+    """Delivered again after the server forgot an acknowledgement, or late, behind newer ones."""
+    await burst(mesh, count=2)
+    hint = await last_call(mesh)
+    found = await watch(mesh, RULES)
+    await found.handle(hint)
+    await found.handle(hint)
+    before = plain(found.state)
+
+    await burst(mesh, start=2, count=0)
+    await found.handle(hint)
+
+    assert before == plain(found.state)
+    assert [] == await anomalies(mesh)
+
+
+async def test_a_stream_that_reads_short_is_read_again_later(
+    mesh: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that lags: the delivery is given back, nothing is left out."""
+
+    async def nothing(*_: object, **__: object) -> AsyncIterator[Message]:
+        for each in list[Message]():
+            yield each
+
+    found = await watch(mesh, RULES)
+    await burst(mesh)
+    hint = await last_call(mesh)
+    with monkeypatch.context() as patch:
+        patch.setattr(mesh, "read", nothing)
+        with pytest.raises(MeshError) as caught:
+            await found.handle(hint)
+
+    assert "detector.stale_read" == caught.value.error_code
+    await found.handle(hint)
+    assert 1 == len(await anomalies(mesh))
+
+
+async def test_who_takes_over_far_behind_takes_up_the_others_snapshot(
+    mesh: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a stand-by of days is at work at once."""
+    monkeypatch.setattr("agentflow_detector.shell.BEHIND", 3)
+    standby = await watch(mesh, RULES)
+    await burst(mesh, count=2)
+    await (await watch(mesh, RULES)).save()
+    await burst(mesh, start=2, count=1)
+
+    await standby.handle(await last_call(mesh))
+
+    assert 4 == standby._saved
+    assert 1 == len(await anomalies(mesh))
