@@ -21,6 +21,7 @@ from agentflow.payloads import Action, ToolAnomaly
 from agentflow.schemas import payload_as
 from agentflow_detector.fold import Finding
 from agentflow_detector.metrics import DetectorMetrics
+from agentflow_detector.observing import Observation
 from agentflow_detector.rules import RuleSet
 from agentflow_detector.sealing import anomaly_of, breaker_of, seal_anomaly
 from agentflow_detector.tripping import tripped
@@ -59,11 +60,11 @@ class Alarms:
         crash.point("detector.after_anomaly")
         anomaly, id = told.anomaly, told.sealed.envelope.id
         if told.new:
-            await self._count(told, heard)
+            await self._count(told, finding.seen, heard)
         wanted = breaker_of(anomaly, id, told.sealed.envelope.ts)
         for key in anomaly.breakers:
             if await self._trip(key, wanted):
-                self._metrics.tripped(anomaly)
+                self._metrics.tripped(finding.seen)
                 self._log.warning("breaker.tripped", key=key, until=anomaly.until, rule=anomaly.rule, anomaly=id)
         crash.point("detector.after_breaker")
 
@@ -78,12 +79,12 @@ class Alarms:
             return _taken(there, sealed)
         return Told(sealed, payload_as(sealed, ToolAnomaly), new=not stored.duplicate)
 
-    async def _count(self, told: Told, heard: datetime) -> None:
+    async def _count(self, told: Told, seen: Observation, heard: datetime) -> None:
         """Say it, and how long after the entry that made it it was stored."""
         anomaly, envelope = told.anomaly, told.sealed.envelope
         there = await self._transport.last("AF_AUDIT", envelope.subject)
         seconds = (there.time - heard).total_seconds() if there else 0.0
-        self._metrics.found(anomaly, seconds)
+        self._metrics.found(seen, seconds)
         say = self._log.error if "escalate" in anomaly.actions else self._log.warning
         say(
             "anomaly.found",

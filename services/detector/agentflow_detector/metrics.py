@@ -2,7 +2,7 @@
 
 from opentelemetry import metrics
 
-from agentflow.payloads import ToolAnomaly
+from agentflow_detector.observing import Observation
 
 
 class DetectorMetrics:
@@ -20,12 +20,11 @@ class DetectorMetrics:
             "tool_anomaly_detection_seconds", unit="s", description="From the stored audit entry to the stored finding"
         )
 
-    def found(self, anomaly: ToolAnomaly, seconds: float) -> None:
-        """An anomaly was stored, so long after the entry that made it."""
-        labels = {"tenant": anomaly.tenant, "agent": anomaly.principal, "tool": anomaly.tool}
-        self._anomalies.add(1, labels)
+    def found(self, seen: Observation, seconds: float) -> None:
+        """An anomaly was stored, so long after the call that broke the rule."""
+        self._anomalies.add(1, {"tenant": seen.tenant, "agent": seen.principal, "tool": seen.tool})
         self._seconds.record(seconds)
 
-    def tripped(self, anomaly: ToolAnomaly) -> None:
-        """A breaker was set."""
-        self._blocked.add(1, {"tenant": anomaly.tenant, "tool": anomaly.tool})
+    def tripped(self, seen: Observation) -> None:
+        """A breaker was set for that call."""
+        self._blocked.add(1, {"tenant": seen.tenant, "tool": seen.tool})

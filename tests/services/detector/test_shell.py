@@ -523,3 +523,19 @@ async def test_who_takes_over_far_behind_takes_up_the_others_snapshot(
 
     assert 4 == standby._saved
     assert 1 == len(await anomalies(mesh))
+
+
+async def test_a_run_verifies_by_itself_where_calls_of_other_runs_made_the_finding(
+    mesh: MemoryTransport, clock: FixedClock
+) -> None:
+    """Evidence that names another run was not read then: it is counted as not checked, and is no damage."""
+    for number in range(3):
+        await record(mesh, number, run=f"run-{number}")
+    await watch(mesh, RULES)
+    [anomaly] = await sealed_anomalies(mesh)
+    assert "run-2" == anomaly.workflow_id
+
+    found = await verify(mesh, now=clock.now(), workflow="run-2")
+
+    assert () == found.damages
+    assert found.unchecked > 0
