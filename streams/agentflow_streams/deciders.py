@@ -80,7 +80,8 @@ class Rerun(Protocol):
     def redecide(self, recorded: Recorded, given: Arrival | None, definition: bytes | None) -> Redecided | Unreplayable:
         """Decide again about the input of the next recorded decision, then take the decision in as it is recorded.
 
-        `given` is the input as it is stored; None for a timer, which is no evidence, that is stored no more.
+        `given` is the input as it is stored; None for one that was consumed before, and for a timer, which is no
+        evidence, that is stored no more.
         `definition` are the bytes the decision names, where it names some and they are there.
         """
         ...

@@ -70,6 +70,8 @@ class RunReplay:
     ended: bool = False
     _inputs: dict[int, Arrival] = field(default_factory=dict)
     """Stored and not consumed so far, by sequence."""
+    _taken_before: set[int] = field(default_factory=set)
+    """Consumed by a decision, by sequence."""
     _rerun: Rerun | None = None
     _planner: str = ""
     _place: ChainPlace | None = None
@@ -174,7 +176,8 @@ class RunReplay:
         if isinstance(rerun, Unreplayable):
             return rerun
         [consumed, *_] = consumed_by(recorded.payload)
-        given = timer if consumed.subject.startswith("timers.") else self._taken(consumed)
+        fired, again = consumed.subject.startswith("timers."), consumed.seq in self._taken_before
+        given = timer if fired else None if again else self._taken(consumed)
         if isinstance(given, Unreplayable):
             return given
         try:
@@ -204,6 +207,7 @@ class RunReplay:
         """
         there = self._inputs.get(consumed.seq)
         if there is not None and there.subject == consumed.subject and consumed.hash in hashes_of(there.body):
+            self._taken_before.add(consumed.seq)
             return self._inputs.pop(consumed.seq)
         if there is not None and there.subject == consumed.subject:
             text = f"input {consumed.id} on {consumed.subject} is not what it was (sequence {consumed.seq})"

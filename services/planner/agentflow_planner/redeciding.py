@@ -43,8 +43,6 @@ class Deciding:
 
     def plan(self, ref: DefinitionRef, source: bytes | None) -> Plan | Unreplayable:
         """The definition a run keeps to, compiled by the engine it was begun with."""
-        if found := self._plans.get((ref.sha256, ref.engine)):
-            return found
         engine = self._engine(ref)
         if isinstance(engine, Unreplayable):
             return engine
@@ -52,12 +50,18 @@ class Deciding:
             return Unreplayable("definition.missing", f"definition {ref.name}@{ref.version} is not stored any more")
         if sha256_hex(source) != ref.sha256:
             return Unreplayable("definition.altered", f"definition {ref.name}@{ref.version} is not what was applied")
+        if found := self.known(ref):
+            return found
         try:
             plan = compile_plan(parse_definition(source, f"sha256-{ref.sha256}"), ref.sha256, engine)
         except AgentflowError as error:
             return Unreplayable("definition.unusable", f"definition {ref.name}@{ref.version}: {error.message[:500]}")
         self._plans[ref.sha256, ref.engine] = plan
         return plan
+
+    def known(self, ref: DefinitionRef) -> Plan | None:
+        """A plan that is compiled already."""
+        return self._plans.get((ref.sha256, ref.engine))
 
     def _engine(self, ref: DefinitionRef) -> Engine | Unreplayable:
         name = ref.engine.partition("/")[0]
@@ -87,6 +91,9 @@ class FsmRerun:
         """Decide again about the input of the next decision, then take the decision in as it is recorded."""
         payload = recorded.payload
         assert isinstance(payload, RecordedPayload)
+        if given is None and not payload.consumed[0].subject.startswith("timers."):
+            self._state = evolve(self._state, recorded.sealed, payload, {}, recorded.arrival.seq)
+            return Redecided(None, reason="an earlier decision is about it")
         taken = self._input(given) if given is not None else self._fired(payload.consumed[0], recorded)
         if isinstance(taken, Unreplayable):
             return taken
@@ -166,8 +173,7 @@ class FsmRerun:
         if not recorded.intact and made is not None and isinstance(verdict, Decided):
             sealed, payload = made, verdict.recorded
         if isinstance(payload, GoalAccepted) and self._plan is None:
-            plan = self._deciding.plan(payload.definition, None)
-            self._plan = plan if isinstance(plan, Plan) else None
+            self._plan = self._deciding.known(payload.definition)
         inputs = {key_of(payload.consumed[0]): taken}
         self._state = evolve(self._state, sealed, payload, inputs, recorded.arrival.seq)
         if not isinstance(payload, Decision):
