@@ -24,7 +24,7 @@ endif
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check bench docs lock clean fmt cov lint types layers lock-check house
+.PHONY: help setup demo chaos dev test check bench docs lock clean fmt cov lint types layers lock-check house
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## "; print "make TARGET [ARGS=\"…\"]\n" } \
@@ -34,6 +34,9 @@ setup: .venv/.dev ## Make .venv with everything for development, from the pins
 
 demo: $(DEMO_STAMP) ## Run the support desk on an embedded server; no account, no key
 	@$(BIN)/agentflow demo $(ARGS)
+
+chaos: $(DEMO_STAMP) ## The demo while everything is killed and restarted; ARGS="--seed 7 --kills 5"
+	@$(BIN)/agentflow demo --chaos $(ARGS)
 
 dev: .venv/.dev ## Run a mesh on this machine: server and services
 	@$(BIN)/agentflow dev $(ARGS)

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from agentflow.clock import SystemClock
 from agentflow.local.events import ProcessEvent
 from agentflow.local.mesh import LocalMesh
 from agentflow_support_desk import chaos
-from agentflow_support_desk.chaos import PROCESSES, Storm, Wish, freeze, names_of, unleashed
+from agentflow_support_desk.chaos import PROCESSES, Storm, Wish, freeze, names_of, unleashed, until_growth
 from agentflow_support_desk.errors import ChaosError, TooFewTicketsError
 from tests.support.pids import gone
 from tests.support.waiting import eventually, stays
@@ -173,7 +174,7 @@ async def test_a_process_that_does_not_come_back_ends_the_run(mesh: FakeMesh, mo
 
 async def test_work_that_stands_still_ends_the_run(mesh: FakeMesh, monkeypatch: pytest.MonkeyPatch) -> None:
     """With how far it came, and not never."""
-    monkeypatch.setattr(chaos, "STALL", 0.5)
+    monkeypatch.setattr(chaos, "STALL", 2.0)
     storm = storm_of()
 
     async def stand_still() -> None:
@@ -265,6 +266,48 @@ async def test_a_process_that_dies_while_it_is_frozen_is_no_error(mesh: FakeMesh
     await freezing
 
     assert gone(child.pid)
+
+
+# --- aiming --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_kill_that_is_aimed_falls_when_an_effect_appears(tmp_path: Path) -> None:
+    """In any of the files; what was there before is no effect."""
+    files = [tmp_path / "outbox", tmp_path / "cases"]
+    for file in files:
+        file.write_text("before\n")
+    waiting = asyncio.create_task(until_growth(files, 30))
+    await stays(lambda: not waiting.done(), "waiting", during=0.1)
+    with files[1].open("a") as cases:
+        cases.write("an effect\n")
+
+    async with asyncio.timeout(10):
+        assert await waiting
+
+
+async def test_it_falls_all_the_same_where_no_effect_appears(tmp_path: Path) -> None:
+    """After a while, so that nothing waits for ever."""
+    (tmp_path / "outbox").touch()
+
+    assert not await until_growth([tmp_path / "outbox"], 0.05)
+
+
+async def test_only_kills_of_executors_are_aimed(
+    mesh: FakeMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each of them: the other processes know nothing of effects."""
+    aimed: list[Sequence[Path]] = []
+
+    async def note_aim(files: Sequence[Path], within: float) -> bool:
+        aimed.append(files)
+        return True
+
+    monkeypatch.setattr(chaos, "until_growth", note_aim)
+    storm = Storm(Wish(3, 2), 20, SystemClock(), lambda _: None, [tmp_path])
+    async with asyncio.timeout(60), watched(mesh, storm), unleashed(storm, loose(mesh)):
+        await work(storm, 20)
+
+    assert [[tmp_path]] * 4 == aimed
 
 
 # --- what is asked of a mesh ---------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Killed processes are started again by the mesh's own watch, as those that crash are; this module only strikes, and waits
 until the watch says that the process is up: announced in the registry, or for the server taking connections again. No
-process is struck while it is down or frozen. A frozen process is continued whatever happens.
+process is struck while it is down or frozen. A frozen process is continued whatever happens. An executor is killed in the worst
+moment there is: when an effect has just appeared in the desk's files, which whoever did it has not recorded yet.
 
 `Storm` paces the work: it holds tickets back until the round of faults that sets them free. `unleashed` runs it beside
 the work, and ends both when either fails.
@@ -12,8 +13,9 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agentflow.clock import Clock
@@ -37,6 +39,9 @@ FREEZE = 5.0
 COMEBACK = 90.0
 """Seconds a process gets to be up again."""
 
+AIM = 3.0
+"""Seconds a kill of an executor waits for an effect to fall on; then it falls all the same."""
+
 STALL = 180.0
 """Seconds without any progress after which the run is given up: nothing recovers any more."""
 
@@ -53,14 +58,17 @@ class Wish:
 class Storm:
     """The faults of one run, and the pace they set."""
 
-    def __init__(self, wish: Wish, tickets: int, clock: Clock, note: Callable[[str], None]) -> None:
-        """Raises `TooFewTicketsError` where not every fault could fall on work."""
+    def __init__(
+        self, wish: Wish, tickets: int, clock: Clock, note: Callable[[str], None], effects: Sequence[Path] = ()
+    ) -> None:
+        """`effects` are the files that grow by each effect. Raises `TooFewTicketsError`: not every fault would fall on work."""
         self.plan = make_plan(wish.seed, names_of(PROCESSES), kills=wish.kills, tickets=tickets)
         self.struck: list[Struck] = []
         """Faults that were done and overcome, in the order of their ends."""
         self.unasked: list[str] = []
         """Processes that ended though nobody killed them, once for each time."""
         self._wish, self._tickets, self._clock, self._note = wish, tickets, clock, note
+        self._effects = effects
         self._released = self._begun = self._done = self._count = 0
         self._moved = asyncio.Condition()
         self._busy: set[str] = set()
@@ -148,25 +156,35 @@ class Storm:
 
     async def _strike(self, mesh: LocalMesh, strike: Strike) -> None:
         await asyncio.sleep(strike.delay)
-        pid, at, flying = mesh.pid_of(strike.process), self._clock.now(), self._begun - self._done
-        self._count += 1
-        what = f"fault {self._count} of {self.plan.strikes}: {strike.fault} {strike.process} (pid {pid})"
-        self._note(f"{what}; {flying} tickets in flight, {self._done} done")
-        await self._move()
+        if strike.fault == "kill" and strike.process in names_of(PROCESSES)["executor"]:
+            await until_growth(self._effects, AIM)
+        pid, at = mesh.pid_of(strike.process), self._clock.now()
         if strike.fault == "kill":
-            await self._kill(strike.process, pid)
+            comeback = self._kill(strike.process, pid)
+            await self._tell_strike(strike, pid)
+            await self._until_back(strike.process, comeback)
         else:
+            await self._tell_strike(strike, pid)
             await freeze(pid, FREEZE)
             self._note(f"{strike.process} is continued after {FREEZE:g} s")
         self.struck.append(Struck(strike.process, strike.fault, pid, at, self._clock.now()))
         self._busy.discard(strike.process)
         await self._move()
 
-    async def _kill(self, process: str, pid: int) -> None:
-        """End a process as a crash would, and return when the watch says that another is up in its place."""
+    async def _tell_strike(self, strike: Strike, pid: int) -> None:
+        self._count += 1
+        what = f"fault {self._count} of {self.plan.strikes}: {strike.fault} {strike.process} (pid {pid})"
+        self._note(f"{what}; {self._begun - self._done} tickets in flight, {self._done} done")
+        await self._move()
+
+    def _kill(self, process: str, pid: int) -> asyncio.Event:
+        """End a process as a crash would; the event is set when the watch says that another is up in its place."""
         comeback = self._comebacks[process] = asyncio.Event()
         self._killed.add(process)
         os.kill(pid, signal.SIGKILL)
+        return comeback
+
+    async def _until_back(self, process: str, comeback: asyncio.Event) -> None:
         try:
             async with asyncio.timeout(COMEBACK):
                 await comeback.wait()
@@ -185,6 +203,20 @@ class Storm:
             unasked=self.unasked,
         )
         return {**found, "chaos": self.plan.as_json()}
+
+
+async def until_growth(files: Sequence[Path], within: float) -> bool:
+    """Return as soon as one of the files has grown, with True, or, with False, after so many seconds."""
+    before, deadline = _size(files), asyncio.get_running_loop().time() + within
+    while files and asyncio.get_running_loop().time() < deadline:
+        if _size(files) > before:
+            return True
+        await asyncio.sleep(0.002)
+    return False
+
+
+def _size(files: Iterable[Path]) -> int:
+    return sum(os.stat(each).st_size for each in files)
 
 
 async def freeze(pid: int, seconds: float) -> None:

@@ -76,8 +76,8 @@ async def run_demo(
     Raises what `LocalMesh.start` and `prepare` raise, `AgentNotReadyError` for an agent that did not start,
     `TooFewTicketsError` for more faults than can fall on work, and `ChaosError` for what did not recover.
     """
-    clock = SystemClock()
-    storm = Storm(chaos, len(tickets), clock, note) if chaos else None
+    clock, effects = SystemClock(), (Desk(directory).outbox, Desk(directory).cases)
+    storm = Storm(chaos, len(tickets), clock, note, effects) if chaos else None
     desk = await asyncio.to_thread(prepare, directory, examples)
     options = MeshOptions(kind="demo", processes=PROCESSES if storm else {})
     told = storm.tell if storm else None
