@@ -64,6 +64,7 @@ def test_nothing_is_lost_or_done_twice_while_everything_is_killed(tmp_path: Path
     assert (11, 1, TICKETS) == tuple(figures["chaos"][name] for name in ("seed", "kills", "tickets"))
     assert TICKETS == figures["tickets"] == figures["completed"] + figures["escalated"]
     assert (0, 0, 0, True) == (*(figures[name] for name in ("failed", "lost", "duplicates")), figures["verify"]["ok"])
+    assert TICKETS == figures["replay"]["runs"] == figures["replay"]["matched"]
     assert 0 == figures["in_flight"]["idle_faults"] < figures["in_flight"]["least"]
     nothing = ("unknown", "doubled", "dead_letters", "reconciled_lost")
     assert dict.fromkeys(nothing, 0) == {name: figures[name] for name in nothing}
