@@ -86,9 +86,12 @@ class Api:
         """One request; raises `Unreachable` when not connected, `NotStored` without responders, `OutcomeUnknown`."""
         if not self.client.is_connected:
             raise Unreachable(f"{subject}: not connected")
+        losses = self.losses
         try:
             answer = await self.client.request(subject, body, timeout=timeout, headers=headers)
         except (nats.errors.Error, OSError) as error:
+            if isinstance(error, nats.errors.TimeoutError) and self.losses != losses:
+                raise OutcomeUnknown(f"{subject}: the connection was lost before the answer came") from error
             raise translate(error, subject) from error
         return answer.data
 

@@ -78,6 +78,7 @@ async def test_what_waits_for_a_server_that_dies_is_told_at_once(server: NatsSer
     ended = await asyncio.gather(*asked, return_exceptions=True)
 
     assert [OutcomeUnknown, Unreachable, OutcomeUnknown] == [type(each) for each in ended]
+    assert all("connection was lost" in str(each) for each in (ended[0], ended[2]))
     assert loop.time() - killed < 3.5
     await asyncio.to_thread(server.start)
     await eventually(lambda: transport.connected)
