@@ -19,10 +19,13 @@ class Load:
 
 
 @contextlib.asynccontextmanager
-async def steady_load(world: World, *, every: float = 0.2, submitters: int = 1) -> AsyncIterator[Load]:
-    """Submit a run every so many seconds inside the block, and see every one of them through behind it."""
+async def steady_load(world: World, *, every: float = 0.1, submitters: int = 1, most: int = 16) -> AsyncIterator[Load]:
+    """Submit a run every so many seconds inside the block, each until it is known to be stored.
+
+    No more than `most` are under way at once, however slow the machine: a backlog would prove nothing and take long.
+    """
     load, stop = Load(), asyncio.Event()
-    tasks = [asyncio.create_task(_submit(world, load, stop, every), name="load") for _ in range(submitters)]
+    tasks = [asyncio.create_task(_submit(world, load, stop, every, most), name="load") for _ in range(submitters)]
     try:
         yield load
     finally:
@@ -30,9 +33,10 @@ async def steady_load(world: World, *, every: float = 0.2, submitters: int = 1) 
         await asyncio.gather(*tasks)
 
 
-async def _submit(world: World, load: Load, stop: asyncio.Event, every: float) -> None:
+async def _submit(world: World, load: Load, stop: asyncio.Event, every: float, most: int) -> None:
     while not stop.is_set():
-        await _insist(world, load)
+        if len(world.submitted) - len(world.desk.ledger) // 2 < most:
+            await _insist(world, load)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), every)
 

@@ -36,7 +36,7 @@ async def test_a_server_that_is_killed_eight_times_under_load_loses_nothing_ackn
     """SIGKILL, a moment of darkness, start; services reconnect by themselves and leave nothing open behind them."""
     async with fault_world(tmp_path) as world:
         tasks = len(asyncio.all_tasks())
-        async with steady_load(world, every=0.1, submitters=4) as load:
+        async with steady_load(world, submitters=4) as load:
             for number in range(8):
                 done = len(world.desk.ledger)
                 await world.ended(done + 5)

@@ -23,7 +23,7 @@ FROZEN = 60.0
 async def test_services_told_to_end_under_load_give_back_what_they_cannot_finish(tmp_path: Path) -> None:
     """SIGTERM: each ends with 0 within its drain time, what it had in hand is done or comes again, nothing is lost."""
     async with fault_world(tmp_path) as world:
-        async with steady_load(world, every=0.1):
+        async with steady_load(world):
             for child in world.mesh.processes():
                 done = len(world.desk.ledger)
                 await world.ended(done + 4)

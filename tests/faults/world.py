@@ -31,6 +31,7 @@ from tests.faults.canaries import Canary, canary
 from tests.faults.footprint import Machine, look_around, look_at_mesh, mesh_violations
 from tests.faults.history import count_effects
 from tests.faults.invariants import Witness, check
+from tests.faults.network import Namespace, mesh_in
 from tests.faults.proxy import Proxy
 from tests.faults.publishes import VARIABLE, PublishLog, RecordingTransport
 from tests.faults.verdicts import Report
@@ -193,6 +194,7 @@ async def fault_world(
     processes: Mapping[str, int] | None = None,
     environment: Mapping[str, Mapping[str, str]] | None = None,
     proxied: bool = False,
+    namespace: Namespace | None = None,
     store: Path | None = None,
     timeout: str = "30m",
     step: str = "20m",
@@ -200,6 +202,7 @@ async def fault_world(
 ) -> AsyncIterator[World]:
     """Start a mesh; `proxied` puts a proxy between the services and the broker, `store` is the server's folder.
 
+    In a `namespace` the services reach the broker over its wire, by a proxy at our end.
     `timeout` and `step` are the time-outs of a run and of each of its steps, `pause` the seconds a handler takes.
     """
     desk, temporary = LedgerDesk(directory), directory / "temporary"
@@ -214,16 +217,19 @@ async def fault_world(
     secret, password, memo = canary("the environment"), canary("a setting"), canary("a tool's input", payload=True)
     port = free_port()
     async with contextlib.AsyncExitStack() as stack:
-        proxy = await stack.enter_async_context(Proxy.running()) if proxied else None
+        host = namespace.here if namespace else "127.0.0.1"
+        proxy = await stack.enter_async_context(Proxy.running(host)) if proxied or namespace else None
         if proxy is not None:
             proxy.target = ("127.0.0.1", port)
         everywhere = {
             "PYTHONPATH": f"{ROOT / 'tests' / 'faults' / 'recorder'}:{ROOT}",
             "TMPDIR": str(temporary),
             "SHOP_API_KEY": secret.value,
-            "AF_NATS_URL": f"nats://mesh:{password.value}@127.0.0.1:{proxy.port if proxy else port}",
+            "AF_NATS_URL": f"nats://mesh:{password.value}@{host}:{proxy.port if proxy else port}",
             VARIABLE: str(log.path),
         }
+        if namespace is not None:  # the server's own pages are not to be seen from there
+            everywhere.update(AF_MONITOR_URL="", AF_ALLOW_VOLATILE="true", AF_HTTP_ADDRESS=f"{namespace.there}:0")
         given = dict(environment or {})
         options = MeshOptions(
             port=port,
@@ -231,8 +237,9 @@ async def fault_world(
             watched=False,
             environment={**given, "*": {**everywhere, **given.get("*", {})}},
         )
+        kind = mesh_in(namespace) if namespace else LocalMesh
         mesh = await stack.enter_async_context(
-            LocalMesh.running(store or directory / "mesh", project=desk.project, options=options)
+            kind.running(store or directory / "mesh", project=desk.project, options=options)
         )
         transport = await connect(mesh.url, name="witness")
         stack.push_async_callback(transport.close)

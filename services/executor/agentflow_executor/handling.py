@@ -180,19 +180,28 @@ class CallHandler:
             outcome = ledger.failed(case.situation, refusal, status="refused")
             return await self._conclude(case.call, trail, outcome), None
         profile = self._profile(case, case.tool)
-        expires = self._clock.now() + timedelta(seconds=profile.wall_seconds) + START_ALLOWANCE
+        begun = self._clock.now()
+        expires = begun + timedelta(seconds=profile.wall_seconds) + START_ALLOWANCE
         job = self._job(case, case.tool, profile, "call")
         job = replace(job, expires=min(expires, case.request.deadline))
         if action.intent:
             intent = self._intent(case, case.tool, job, action.execution)
             trail = await self._append(case.call, trail, intent, action.execution)
             crash.point("executor.after_intent")
+            if self._clock.now() > begun + START_ALLOWANCE:
+                return await self._too_late(case, trail, action.execution), None
         with executing(case.call.id, case.request.tool, case.situation.effect) as seen:
             execution = await self._sandbox.execute(job)
             crash.point("executor.after_effect")
             hand = await self._hand(case, case.tool, execution, action.execution)
             seen.ended(hand.outcome)
         return trail, hand
+
+    async def _too_late(self, case: Case, trail: Trail, execution: int) -> Trail:
+        """Take back an intent that took so long to store that the tool would not get its time; nothing was started."""
+        detail = "never started: storing the intent used up its time"
+        self._log.warning("call.late_intent", tool=case.request.tool, execution=execution)
+        return await self._append(case.call, trail, AuditReconciled(case.request.tool, False, detail), execution)
 
     def _profile(self, case: Case, tool: CatalogTool) -> ExecProfile:
         return self._compiler.compile(case.request.principal, tool.tool.schema(), tool.policies)

@@ -1,20 +1,29 @@
 """One call from its delivery to its answer, on the mesh in memory, with a sandbox that follows a script."""
 
+from datetime import datetime, timedelta
+from typing import Any
+
 import pytest
 
 from agentflow import subjects
 from agentflow.chain import handling_chain
+from agentflow.clock import SystemClock
 from agentflow.envelope import Sealed, encode_payload, sha256_hex
 from agentflow.errors import InputError
 from agentflow.ids import derive_id
 from agentflow.mesh.memory import MemoryTransport
+from agentflow.mesh.transport import Transport
 from agentflow.payloads import AuditIntent, AuditOutcome, ToolCompleted, ToolFailed
 from agentflow.project import Allow, Project, ToolSpec
 from agentflow.schemas import payload_as
+from agentflow_executor import handling
 from agentflow_executor.catalog import load_catalog
 from agentflow_executor.execution import Execution, Reply
+from agentflow_executor.intake import Call
+from agentflow_executor.ledger import Record
 from agentflow_executor.profile import Policies
 from agentflow_executor.sandbox import Job
+from agentflow_executor.trail import Trail, append
 from tests.services.executor.harness import (
     Desk,
     HandDelivery,
@@ -85,6 +94,41 @@ async def test_a_call_from_history_that_comes_as_if_for_the_first_time_is_not_ex
 
     assert 1 == len(script.jobs)
     assert (answered, audited) == (await desk.answer(asked), await desk.audit(asked))
+
+
+class LateClock:
+    """A clock that can be moved on."""
+
+    late = timedelta(0)
+
+    def now(self) -> datetime:
+        """The present, moved on."""
+        return SystemClock().now() + self.late
+
+
+@pytest.mark.parametrize("tool", ["append_line", "put"])
+async def test_an_intent_that_took_long_to_store_is_taken_back_and_made_anew(
+    desk: Desk, script: ScriptedSandbox, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    """A tool gets its time, however slow the broker was: what was not started is said not to have happened."""
+    clock, slow = LateClock(), iter([timedelta(seconds=5)])
+
+    async def append_slowly(transport: Transport, call: Call, trail: Trail, record: Record, *more: Any) -> Trail:
+        stored = await append(transport, call, trail, record, *more)
+        clock.late += next(slow, timedelta(0)) if isinstance(record, AuditIntent) else timedelta(0)
+        return stored
+
+    monkeypatch.setattr(handling, "append", append_slowly)
+    desk.clock = clock
+    script.script = [ran({"done": True})]
+    asked = call(tool, {"text": "hi"})
+    await desk.handle(asked)
+
+    assert 1 == len(script.jobs)
+    assert script.jobs[0].expires > clock.now()
+    assert ["tool.intent", "tool.reconciled", "tool.intent", "tool.outcome"] == [
+        entry.envelope.schema.partition("/")[0] for entry in await desk.audit(asked)
+    ]
 
 
 async def test_a_planners_call_is_answered_to_the_run(desk: Desk, script: ScriptedSandbox) -> None:
