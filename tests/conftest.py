@@ -17,6 +17,11 @@ def pytest_report_header() -> str:
     return f"hypothesis: profile {PROFILE}, {WIRE_EXAMPLES} for the wire"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take minutes: with several workers the others are done beside them."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Hide the settings, keys and folders of whoever runs the tests, so that they pass alike everywhere."""

@@ -199,9 +199,11 @@ async def fault_world(
     timeout: str = "30m",
     step: str = "20m",
     pause: float = 0.0,
+    alone: bool = True,
 ) -> AsyncIterator[World]:
     """Start a mesh; `proxied` puts a proxy between the services and the broker, `store` is the server's folder.
 
+    Beside another world it is not `alone`: then the test itself sees to what is left behind.
     In a `namespace` the services reach the broker over its wire, by a proxy at our end.
     `timeout` and `step` are the time-outs of a run and of each of its steps, `pause` the seconds a handler takes.
     """
@@ -255,7 +257,8 @@ async def fault_world(
         witness.pids = world.pids
         await world.prepare()
         yield world
-    await gone_by(before, temporary)
+    if alone:
+        await gone_by(before, temporary)
 
 
 async def gone_by(before: Machine, temporary: Path, within: float = 15.0) -> None:
