@@ -37,6 +37,16 @@ from agentflow.mesh.transport import ConsumerInfo, ConsumerSpec, ConsumerState, 
 MINIMUM_VERSION = (2, 14, 0)
 """The first server with everything used here (message schedules with time zones)."""
 
+PING_EVERY = 5
+"""Seconds between pings on a connection."""
+
+UNANSWERED_PINGS = 2
+"""Pings without an answer after which a connection is given up and made anew: 15 to 20 s behind the last answer.
+
+That is sooner than a service ends itself because nothing comes back (`agentflow.service`): a partition is waited out,
+and only a client that is broken for good ends its process.
+"""
+
 _BATCH = 512
 _BATCH_TIMEOUT, _LOOKS = 5.0, 20
 _HEADER_ROOM = 1024
@@ -142,8 +152,8 @@ class JetStreamTransport:
                     connect_timeout=max(1, int(timeout)),
                     reconnect_time_wait=0.2,  # type: ignore[arg-type]  # annotated int, used as seconds of any kind
                     max_reconnect_attempts=-1,
-                    ping_interval=10,
-                    max_outstanding_pings=2,
+                    ping_interval=PING_EVERY,
+                    max_outstanding_pings=UNANSWERED_PINGS,
                     error_cb=transport._on_error,
                     closed_cb=transport._on_closed,
                     disconnected_cb=transport._on_disconnected,

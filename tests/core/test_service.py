@@ -18,6 +18,7 @@ from agentflow import service
 from agentflow.clock import format_time
 from agentflow.errors import AgentflowError, Conflict, EvidenceError, MeshError, NotStored, ServerUnfit, Unreachable
 from agentflow.ids import is_ulid
+from agentflow.mesh import jetstream
 from agentflow.mesh.memory import MemoryTransport
 from agentflow.mesh.memory_buckets import MemoryBucket
 from agentflow.mesh.transport import ServiceSpec, Transport
@@ -496,3 +497,11 @@ def test_a_process_drains_on_a_signal_and_exits_with_zero(signum: int) -> None:
 
     assert (0, "drained\n") == (process.returncode, out)
     assert ["service.started", "service.stopped"] == events([msgspec.json.decode(line) for line in err.splitlines()])
+
+
+def test_a_silent_connection_is_made_anew_before_the_process_would_end() -> None:
+    """The client needs a ping more than it forgives; the process ends itself only when that did not help."""
+    given_up = jetstream.PING_EVERY * (jetstream.UNANSWERED_PINGS + 2)
+
+    assert given_up < service.SILENT_LOOKS * service.LOOK_EVERY * 3
+    assert given_up <= 20

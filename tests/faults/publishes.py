@@ -43,9 +43,13 @@ class Attempt:
     """Digest of the envelope's payload."""
     ending: Ending
     seq: int = 0
+    guarded: bool = False
+    """It expected a sequence, so that the server itself lets one of several attempts through."""
 
 
-def attempt(writer: str, stream: str, subject: str, body: bytes, ending: Ending, seq: int = 0) -> Attempt:
+def attempt(
+    writer: str, stream: str, subject: str, body: bytes, ending: Ending, seq: int = 0, *, guarded: bool = False
+) -> Attempt:
     """What is noted about one attempt."""
     found: Any = None
     if body.startswith(b'{"envelope_hash"'):
@@ -61,6 +65,7 @@ def attempt(writer: str, stream: str, subject: str, body: bytes, ending: Ending,
         hashlib.sha256(payload).hexdigest() if sealed else "",
         ending,
         seq,
+        guarded,
     )
 
 
@@ -119,13 +124,14 @@ async def recorded(
     publish: Any, log: PublishLog, writer: str, subject: str, body: bytes, stream: str, more: Mapping[str, Any]
 ) -> Stored:
     """Publish, and note the ending."""
+    guarded = more.get("expect") is not None
     try:
         stored: Stored = await publish(subject, body, stream=stream, **more)
     except BaseException as error:
-        log.note(attempt(writer, stream, subject, body, ending_of(error)))
+        log.note(attempt(writer, stream, subject, body, ending_of(error), guarded=guarded))
         raise
     if not stored.duplicate:
-        log.note(attempt(writer, stored.stream, subject, body, "stored", stored.seq))
+        log.note(attempt(writer, stored.stream, subject, body, "stored", stored.seq, guarded=guarded))
     return stored
 
 
@@ -166,21 +172,15 @@ def unknown_stays_unknown(
     """I3: a publish without an answer is not said again under a new id, nor is anybody told that it failed if it landed.
 
     `told` are the subjects somebody published to, and what the caller was told: `stored`, `refused` or `unknown`.
-    (A conflict after an unknown attempt at the same bytes is no violation: whoever gets one reads back.)
+    (A conflict after an unknown attempt at the same bytes is no violation: whoever gets one reads back. Nor is another
+    id where both expected the same sequence, as when a caller submits the same run once more: at most one is stored.)
     """
     made = [each for each in attempts if each.stream in EVIDENCE]
-    unknown = [each for each in made if each.ending == "unknown"]
-    ids: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for each in made:
-        if each.id:
-            ids[each.writer, each.subject, each.payload].add(each.id)
-    violations = []
-    for each in unknown:
-        said = ids.get((each.writer, each.subject, each.payload), set())
-        if len(said) > 1:
-            violations.append(
-                f"{each.subject}: {each.id} ended unknown and was said again as {sorted(said - {each.id})}"
-            )
+    violations = [
+        f"{saying[0].subject}: ended unknown and was said again as {sorted({each.id for each in saying})}"
+        for saying in _sayings(made)
+        if _said_twice(saying, stored)
+    ]
     subjects = {subject for subject, _ in stored.contents}
     callers = list(told)
     violations += [
@@ -194,6 +194,23 @@ def unknown_stays_unknown(
         if w == "stored" and s not in subjects
     ]
     return judged("I3", len(made) + len(callers), violations, "nothing was published")
+
+
+def _sayings(made: Iterable[Attempt]) -> list[list[Attempt]]:
+    """Attempts of one writer to say one thing in one place."""
+    found: dict[tuple[str, str, str], list[Attempt]] = defaultdict(list)
+    for each in made:
+        if each.id:
+            found[each.writer, each.subject, each.payload].append(each)
+    return list(found.values())
+
+
+def _said_twice(saying: list[Attempt], stored: StoredIndex) -> bool:
+    """Whether something without an answer may stand there, or does stand there, under two ids."""
+    if len({each.id for each in saying}) < 2 or all(each.ending != "unknown" for each in saying):
+        return False
+    there = {each.id for each in saying if (each.subject, each.sha256) in stored.contents}
+    return len(there) > 1 or not all(each.guarded for each in saying)
 
 
 def landed(attempts: Iterable[Attempt], stored: StoredIndex) -> tuple[int, int]:

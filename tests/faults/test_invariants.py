@@ -126,7 +126,12 @@ def test_an_unknown_publish_said_again_under_a_new_id_is_found() -> None:
     ]
     same = [again[0], attempt("client", "AF_MESSAGES", IN, SEALED.body, "stored", 1)]
 
+    guarded = [dataclasses.replace(each, guarded=True) for each in again]
+    both = StoredIndex.of([message(SEALED.body), message(OTHER.body, seq=2)])
+
     violated(unknown_stays_unknown(again, StoredIndex.of([])), "said again")
+    violated(unknown_stays_unknown(guarded, both), "said again")
+    assert "held" == unknown_stays_unknown(guarded, StoredIndex.of([message(OTHER.body, seq=2)])).outcome
     assert "held" == unknown_stays_unknown(same, StoredIndex.of([message(SEALED.body)])).outcome
 
 
