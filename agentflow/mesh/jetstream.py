@@ -353,7 +353,7 @@ class JetStreamTransport:
     async def objects(self, name: str) -> JetStreamObjects:
         """An existing object store."""
         await self._require_stream(f"OBJ_{name}", f"object store {name}")
-        return JetStreamObjects(await self._client.jetstream().object_store(name), name)
+        return JetStreamObjects(self, await self._client.jetstream().object_store(name), name)
 
     async def _require_stream(self, stream: str, what: str) -> None:
         if await self.stream_info(stream) is None:

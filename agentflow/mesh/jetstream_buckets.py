@@ -5,7 +5,9 @@ through the leader; watching takes core messages as hints and reads what was sto
 """
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import io
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -110,11 +112,16 @@ class JetStreamBucket:
             await hints.close()
 
 
+def _digest(data: bytes) -> str:
+    """SHA-256 as object stores write it."""
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
+
+
 class JetStreamObjects:
     """An object store of content-addressed blobs."""
 
-    def __init__(self, store: ObjectStore, name: str) -> None:
-        self._store, self._name = store, name
+    def __init__(self, transport: "JetStreamTransport", store: ObjectStore, name: str) -> None:
+        self._transport, self._store, self._name = transport, store, name
 
     async def put(self, name: str, data: bytes) -> None:
         """Keep `data`; skipped when it is there."""
@@ -123,9 +130,20 @@ class JetStreamObjects:
         await self._do(f"put {name}", self._store.put(name, io.BytesIO(data)))
 
     async def get(self, name: str) -> bytes:
-        """The bytes; raises `NotStored`."""
-        found = await self._do(f"get {name}", self._store.get(name))
-        return bytes(found.data or b"")
+        """The bytes; raises `NotStored`, and `EvidenceError` (`artifact.altered`) for others than were put.
+
+        The chunks are read like any history. The client's own `get` makes a consumer for each object, which stays on
+        the server for seconds, and it waits without end for a chunk that is not there.
+        """
+        info = await self._do(f"get {name}", self._store.get_info(name))
+        found = b""
+        if info.size:
+            parts = self._transport.read(f"OBJ_{self._name}", f"$O.{self._name}.C.{info.nuid}")
+            found = b"".join([chunk.body async for chunk in parts])
+        kept = (info.digest or "").partition("=")[2]
+        if len(found) != (info.size or 0) or (kept and kept != _digest(found)):
+            raise EvidenceError(f"get {name} in {self._name}: the bytes are not those kept", code="artifact.altered")
+        return found
 
     async def has(self, name: str) -> bool:
         """Whether it is there."""
@@ -139,9 +157,5 @@ class JetStreamObjects:
             return await asyncio.wait_for(work, 30.0)
         except nats.js.errors.NotFoundError as error:
             raise NotStored(f"{doing} in {self._name}: not there", code="mesh.not_stored") from error
-        except nats.js.errors.DigestMismatchError as error:
-            raise EvidenceError(
-                f"{doing} in {self._name}: the bytes are not those kept", code="artifact.altered"
-            ) from error
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise translate(error, f"{doing} in {self._name}") from error

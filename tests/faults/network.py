@@ -47,6 +47,8 @@ class Namespace:
     """A namespace and its wire."""
 
     name: str
+    mark: str
+    """In the names of both ends of the wire."""
     here: str
     """Our address on the wire."""
     there: str
@@ -56,24 +58,23 @@ class Namespace:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def made(cls, name: str) -> AsyncIterator[Self]:
-        """A namespace for the time of a block."""
+    async def made(cls, number: int) -> AsyncIterator[Self]:
+        """A namespace for the time of a block; the number tells those of one process apart."""
+        mark = f"{os.getpid()}-{number}"
+        name, ours, theirs = f"aft-{mark}", f"a{mark}", f"b{mark}"
         block = f"10.213.{os.getpid() % 250}"
-        ours, theirs = f"a{os.getpid()}", f"b{os.getpid()}"
+        here, there = f"{block}.{number * 4 + 1}", f"{block}.{number * 4 + 2}"
         await _run("ip", "netns", "add", name)
         try:
             await _run("ip", "link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", name)
-            await _run("ip", "address", "add", f"{block}.1/30", "dev", ours)
+            await _run("ip", "address", "add", f"{here}/30", "dev", ours)
             await _run("ip", "link", "set", ours, "up")
-            for command in (
-                ("link", "set", "lo", "up"),
-                ("address", "add", f"{block}.2/30", "dev", theirs),
-                ("link", "set", theirs, "up"),
-            ):
-                await _run("ip", "-n", name, *command)
+            await _run("ip", "-n", name, "link", "set", "lo", "up")
+            await _run("ip", "-n", name, "address", "add", f"{there}/30", "dev", theirs)
+            await _run("ip", "-n", name, "link", "set", theirs, "up")
             outside = await _run("ip", "-br", "link", "show", ours)
             inside = await _run("ip", "-n", name, "-br", "link", "show", theirs)
-            network = cls(name, f"{block}.1", f"{block}.2", outside.split()[2], inside.split()[2])
+            network = cls(name, mark, here, there, outside.split()[2], inside.split()[2])
             await network.mend()
             yield network
         finally:
@@ -88,7 +89,7 @@ class Namespace:
         await self._point(self.our_hardware, self.their_hardware)
 
     async def _point(self, ours: str, theirs: str) -> None:
-        inside, outside = f"b{os.getpid()}", f"a{os.getpid()}"
+        inside, outside = f"b{self.mark}", f"a{self.mark}"
         fixed = ("nud", "permanent")
         await _run("ip", "-n", self.name, "neigh", "replace", self.here, "lladdr", ours, "dev", inside, *fixed)
         await _run("ip", "neigh", "replace", self.there, "lladdr", theirs, "dev", outside, *fixed)

@@ -13,10 +13,9 @@ import pytest
 
 from agentflow import subjects
 from agentflow.errors import OutcomeUnknown, Unreachable
-from tests.faults.footprint import look_around
 from tests.faults.invariants import ALWAYS
 from tests.faults.test_partition import works_again
-from tests.faults.world import LOG, World, fault_world, gone_by
+from tests.faults.world import LOG, World, fault_world, side_by_side
 
 OUTAGE = 600.0
 """Seconds."""
@@ -124,10 +123,5 @@ async def nobody_hears(directory: Path, until: float) -> None:
 @pytest.mark.timeout(OUTAGE + 400)
 async def test_ten_minutes_without_a_server_and_ten_minutes_of_partition(tmp_path: Path) -> None:
     """Nobody grows, nobody is busy, nobody gives up; afterwards all goes on, and there are no ghosts."""
-    until, before = time.monotonic() + OUTAGE, look_around(tmp_path / "temporary")
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(server_away(tmp_path / "a", until), name="server away")
-        group.create_task(nobody_hears(tmp_path / "b", until), name="partition")
-    await gone_by(before, tmp_path / "temporary")
+    until = time.monotonic() + OUTAGE
+    await side_by_side(tmp_path, lambda folder: server_away(folder, until), lambda folder: nobody_hears(folder, until))

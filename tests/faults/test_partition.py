@@ -5,7 +5,6 @@ where the machine lets us, through a network namespace whose packets really are 
 `test_long.py`.
 """
 
-import os
 import time
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from tests.faults.invariants import ALWAYS
 from tests.faults.network import Namespace, can_make_namespaces
 from tests.faults.proxy import Direction
-from tests.faults.world import LOG, World, fault_world
+from tests.faults.world import LOG, World, fault_world, side_by_side
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(420)]
@@ -39,11 +38,9 @@ async def works_again(world: World) -> float:
     return time.monotonic() - begun
 
 
-@pytest.mark.parametrize("held", [("up", "down"), ("up",), ("down",)], ids="-".join)
-@pytest.mark.parametrize("seconds", [5.0, 60.0])
-async def test_a_partition_is_noticed_and_survived(tmp_path: Path, held: tuple[Direction, ...], seconds: float) -> None:
-    """Nothing that was under way is lost or done twice, whoever could not be heard, and however long."""
-    async with fault_world(tmp_path, proxied=True) as world:
+async def partitioned(directory: Path, held: tuple[Direction, ...], seconds: float) -> None:
+    """A world whose services and broker cannot hear each other for a while."""
+    async with fault_world(directory, proxied=True, alone=False) as world:
         proxy = world.proxy
         assert proxy is not None
         await world.submit(6)
@@ -52,20 +49,33 @@ async def test_a_partition_is_noticed_and_survived(tmp_path: Path, held: tuple[D
         proxy.hold(*held)
         await world.submit(2)
         if seconds > DETECTED:
-            await eventually(
-                lambda: proxy.connections >= connections + len(world.pids()),
-                "every service tries anew",
-                within=DETECTED,
-            )
+            every = connections + len(world.pids())
+            await eventually(lambda: proxy.connections >= every, "every service tries anew", within=DETECTED)
             LOG.info("%s: noticed by all after %.1f s", held, time.monotonic() - begun)
             await world.witness.health.observe("partition", False, world.pids())
         await lasting(seconds, begun)
         proxy.release()
         LOG.info("%s for %.0f s: works again after %.1f s", held, seconds, await works_again(world))
-        assert all(child.running for child in world.mesh.processes())
-        report = await world.aftermath()
-        report.require(*ALWAYS)
-        await world.expect_exact_effects()
+        await recovered(world)
+
+
+async def recovered(world: World) -> None:
+    """No service had to be started again, and everything holds."""
+    assert all(child.running for child in world.mesh.processes())
+    report = await world.aftermath()
+    report.require(*ALWAYS)
+    await world.expect_exact_effects()
+
+
+@pytest.mark.parametrize("seconds", [5.0, 60.0])
+async def test_a_partition_is_noticed_and_survived(tmp_path: Path, seconds: float) -> None:
+    """Nothing that was under way is lost or done twice, whoever could not be heard, and however long."""
+    await side_by_side(
+        tmp_path,
+        lambda folder: partitioned(folder, ("up", "down"), seconds),
+        lambda folder: partitioned(folder, ("up",), seconds),
+        lambda folder: partitioned(folder, ("down",), seconds),
+    )
 
 
 async def test_a_connection_that_is_cut_again_and_again_is_made_again(tmp_path: Path) -> None:
@@ -77,25 +87,32 @@ async def test_a_connection_that_is_cut_again_and_again_is_made_again(tmp_path: 
             await world.submit(1)
             world.proxy.cut()
             await world.ended(done + 1)
-        report = await world.aftermath()
-        report.require(*ALWAYS)
-        await world.expect_exact_effects()
+        await recovered(world)
 
 
-@pytest.mark.skipif(not can_make_namespaces(), reason="network namespaces need root, ip and nsenter")
-@pytest.mark.parametrize("lost", ["both", "to the broker", "to the services"])
-async def test_packets_that_are_really_lost_are_survived(tmp_path: Path, lost: str) -> None:
-    """The services live in a network of their own, whose wire loses every packet for 40 seconds, one way or both."""
-    async with Namespace.made(f"aft-{os.getpid()}") as network, fault_world(tmp_path, namespace=network) as world:
+async def lossy(directory: Path, number: int, *, to_broker: bool, to_services: bool) -> None:
+    """A world whose services live in a network of their own, whose wire loses every packet for 40 seconds."""
+    async with (
+        Namespace.made(number) as network,
+        fault_world(directory, namespace=network, alone=False) as world,
+    ):
         await world.submit(6)
         await world.ended(2)
         begun = time.monotonic()
-        await network.lose(to_broker=lost != "to the services", to_services=lost != "to the broker")
+        await network.lose(to_broker=to_broker, to_services=to_services)
         await world.submit(2)
         await lasting(40.0, begun)
         await network.mend()
-        LOG.info("%s: works again after %.1f s", lost, await works_again(world))
-        assert all(child.running for child in world.mesh.processes())
-        report = await world.aftermath()
-        report.require(*ALWAYS)
-        await world.expect_exact_effects()
+        LOG.info("lost %s %s: works again after %.1f s", to_broker, to_services, await works_again(world))
+        await recovered(world)
+
+
+@pytest.mark.skipif(not can_make_namespaces(), reason="network namespaces need root, ip and nsenter")
+async def test_packets_that_are_really_lost_are_survived(tmp_path: Path) -> None:
+    """Both ways, or one way only; neither end is told."""
+    await side_by_side(
+        tmp_path,
+        lambda folder: lossy(folder, 1, to_broker=True, to_services=True),
+        lambda folder: lossy(folder, 2, to_broker=True, to_services=False),
+        lambda folder: lossy(folder, 3, to_broker=False, to_services=True),
+    )

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -268,3 +268,14 @@ async def gone_by(before: Machine, temporary: Path, within: float = 15.0) -> Non
         f"nothing is left behind: {look_around(temporary).left_behind(before)}",
         within=within,
     )
+
+
+async def side_by_side(directory: Path, *parts: Callable[[Path], Coroutine[Any, Any, None]]) -> None:
+    """Run several parts at once, each in a folder and with a world of its own (not `alone`): they wait together."""
+    before = look_around(directory / "temporary")
+    async with asyncio.TaskGroup() as group:
+        for number, part in enumerate(parts, start=1):
+            folder = directory / f"world-{number}"
+            folder.mkdir()
+            group.create_task(part(folder), name=folder.name)
+    await gone_by(before, directory / "temporary")
