@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from agentflow import subjects
 from agentflow.clock import format_time
 from agentflow.envelope import Envelope, claim_in, unseal
-from agentflow.errors import EnvelopeError, EvidenceError, SchemaError
+from agentflow.errors import EnvelopeError, EvidenceError, SchemaError, SubjectError
 from agentflow.mesh.transport import Message
 from agentflow.payloads import (
     TERMINAL,
@@ -63,7 +63,7 @@ class RunEvent:
     @property
     def terminal(self) -> bool:
         """Whether it is the run's end."""
-        return self.schema in TERMINAL and subjects.parse(self.subject).kind == "workflow.out"
+        return self.schema in TERMINAL and _kind(self.subject) == "workflow.out"
 
 
 class RunState(msgspec.Struct, frozen=True):
@@ -98,13 +98,13 @@ class RunState(msgspec.Struct, frozen=True):
 def read_event(message: Message, payload: Payload | None = None) -> RunEvent:
     """A stored message as an event; `payload` is given where it was kept elsewhere (a claim check).
 
-    What clients put on `in` may be anything and is shown as it is. Elsewhere a body that does not verify is damage:
-    raises `EvidenceError`.
+    What strangers put on a run's subjects may be anything and is shown as it is. Among its decisions a body that does
+    not verify is damage: raises `EvidenceError`.
     """
     try:
         sealed = unseal(message.body, message.subject)
     except EnvelopeError as error:
-        if subjects.parse(message.subject).kind != "workflow.in":
+        if _kind(message.subject) == "workflow.out":
             raise EvidenceError(
                 f"{message.stream}:{message.seq} on {message.subject} does not verify: {error.message}",
                 stream=message.stream,
@@ -115,6 +115,14 @@ def read_event(message: Message, payload: Payload | None = None) -> RunEvent:
     envelope = sealed.envelope
     typed = payload if payload is not None else _typed(envelope)
     return RunEvent(message.seq, message.subject, envelope.schema, envelope.ts, typed, envelope)
+
+
+def _kind(subject: str) -> str:
+    """The kind of a subject; empty for one outside the grammar, on which a stranger may have put something."""
+    try:
+        return subjects.parse(subject).kind
+    except SubjectError:
+        return ""
 
 
 def _typed(envelope: Envelope) -> Payload | dict[str, Any]:
@@ -131,7 +139,7 @@ def _typed(envelope: Envelope) -> Payload | dict[str, Any]:
 def _plain(body: bytes) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {"text": body[:2000].decode("utf-8", "replace")}
     return found if isinstance(found, dict) else {"value": found}
 

@@ -29,6 +29,9 @@ ATTEMPT_TIMEOUT = 2.0
 PATIENCE = 30.0
 """Seconds until `store` gives up with `OutcomeUnknown` or `Unreachable`."""
 
+MAX_STRANGERS = 20
+"""Strangers' messages in the place of one result that are stepped over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Landing:
@@ -143,6 +146,43 @@ async def store_once(transport: Transport, sealed: Sealed, *, patience: float = 
         Sending(found).adopted()
         return Landing(Stored(there.stream, there.seq, duplicate=True), found, adopted=True)
     return Landing(stored, sealed, adopted=stored.duplicate)
+
+
+async def store_result(transport: Transport, sealed: Sealed, *, patience: float = PATIENCE) -> Landing:
+    """Store the one result of a request, or adopt the one that is there.
+
+    Strangers' messages on its subject do not take its place: it is stored behind them, guarded by their sequence as it
+    would be by none, so that there is one result all the same. Raises as `store_once`; `Conflict` when strangers keep
+    coming faster.
+    """
+    expect, strangers = 0, 0
+    while True:
+        try:
+            stored = await store(transport, sealed, expect=expect, patience=patience)
+        except Conflict as conflict:
+            there, last = await find_result(transport, sealed), conflict.fields["stored"]
+            if there is not None:
+                return Landing(Stored(there.stream, there.seq, duplicate=True), adopt(sealed, there, conflict), True)
+            strangers += 1
+            if not isinstance(last, Message) or strangers >= MAX_STRANGERS:
+                raise
+            expect = last.seq
+        else:
+            return Landing(stored, sealed, adopted=stored.duplicate)
+
+
+async def find_result(transport: Transport, mine: Sealed) -> Message | None:
+    """The result among whatever is stored on `mine`'s subject: from the same maker, about the same cause."""
+    subject = mine.envelope.subject
+    async for message in transport.read(stream_of(subject), subject):
+        try:
+            theirs = unseal(message.body, message.subject).envelope
+        except EnvelopeError:
+            continue
+        same = (theirs.chain, theirs.sender) == (mine.envelope.chain, mine.envelope.sender)
+        if same and theirs.causes[:1] == mine.envelope.causes[:1]:
+            return message
+    return None
 
 
 def adopt(mine: Sealed, there: Message, conflict: Conflict) -> Sealed:

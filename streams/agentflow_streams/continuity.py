@@ -80,6 +80,15 @@ class Chains:
         """Take in the place of a moved envelope; it counts where nothing clean holds that place."""
         self._doubtful.append((link, link.hash))
 
+    def disown(self, places: Set[tuple[str, int]]) -> None:
+        """Forget the places that envelopes claimed which the mesh refused: they hold none."""
+        for chain, links in list(self.links.items()) if places else ():
+            kept = [link for link in links if (link.stream, link.seq) not in places]
+            if len(kept) != len(links):
+                self.links[chain] = kept
+            if not kept:
+                del self.links[chain]
+
     def last_place(self, chain: str) -> Link:
         """The link with the highest place of a chain that has one."""
         return max(self.links[chain], key=lambda link: link.place)

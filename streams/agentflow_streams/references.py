@@ -156,6 +156,15 @@ class References:
             or not self._given_up.get(hash, set()).isdisjoint({stranger.place, (_home(stranger.subject), stranger.seq)})
         }
 
+    def disowned(self) -> set[Place]:
+        """Where sound envelopes are that a decision refused by their raw bytes: made by somebody else than they say."""
+        return {
+            stranger.place
+            for hash, strangers in self._strangers.items()
+            for stranger in strangers
+            if (hash, stranger.subject) in self._consumed
+        }
+
     def took(self, record: Record) -> bool:
         """Whether a decision consumed this envelope as what it is: then its payload was there once."""
         return record.sealed is not None and (record.sealed.hash, record.subject) in self._consumed

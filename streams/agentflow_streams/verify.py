@@ -80,10 +80,11 @@ class Verifier:
     def finish(self, first_seqs: Mapping[str, int] | None = None) -> Verification:
         """Judge everything. `first_seqs` are the streams' first sequences now: what expired meanwhile is no gap."""
         accounted = self._references.accounted() & self._open_inputs
+        disowned = self._disowned()
         refused = self._refused()
         self._references.excuse(accounted | refused | self._strayed())
         damages = sorted({*self._gaps(first_seqs or {}), *self._judge_unclean(accounted, refused)})
-        damages = sorted({*damages, *self._judge_ties(refused)})
+        damages = sorted({*damages, *self._judge_ties(refused, disowned)})
         open_runs = self._open_runs()
         return Verification(
             ok=not damages,
@@ -120,7 +121,7 @@ class Verifier:
 
     def _note_run(self, sealed: Sealed) -> None:
         chain, schema = sealed.envelope.chain, sealed.envelope.schema
-        if not chain.startswith("workflow:"):
+        if not chain.startswith("workflow:") or not sealed.envelope.subject.endswith(".out"):
             return
         if schema != "input.rejected/1":
             self._runs.add(chain)
@@ -141,6 +142,14 @@ class Verifier:
             if record.damage == "foreign" or (record.damage == "edited" and record.sealed is None)
         }
         return (junk - self._open_inputs) & self._references.refused()
+
+    def _disowned(self) -> set[Place]:
+        """Where sound envelopes are that were refused as somebody else's; they hold no place in any chain."""
+        found = self._references.disowned() - {(record.stream, record.seq) for record in self._unclean}
+        self._chains.disown(found)
+        for place in sorted(found):
+            self._cautions.append(Caution(*place, "an envelope that was refused, and is accounted for"))
+        return found
 
     def _strayed(self) -> set[Place]:
         """Where anyone may write, and what is there is a warning at most."""
@@ -166,7 +175,7 @@ class Verifier:
                 continue
             yield Damage(*place, record.damage, _chain_of(record), f"{record.detail} (stored on {record.subject})")
 
-    def _judge_ties(self, refused: set[Place]) -> Iterator[Damage]:
+    def _judge_ties(self, refused: set[Place], disowned: set[Place]) -> Iterator[Damage]:
         """Chains and references; where the bytes themselves are damaged, what follows from that is not told again."""
         told = {(record.stream, record.seq) for record in self._unclean if record.damage != "missing"}
         scope = self._scope.holding({name: frozenset(seen) for name, seen in self._seen.items()})
@@ -179,7 +188,8 @@ class Verifier:
             elif damage.kind == "missing" or place not in told:
                 yield damage
         for damage in self._references.judge(scope, self._runs - self._ended):
-            if damage.kind == "missing" or (damage.stream, damage.seq) not in told:
+            place = (damage.stream, damage.seq)
+            if place not in disowned and (damage.kind == "missing" or place not in told):
                 yield damage
 
     def _judge_chains(self, scope: Scope, refused: set[Place]) -> Iterator[Damage]:

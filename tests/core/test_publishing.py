@@ -11,8 +11,9 @@ import pytest
 from agentflow import subjects
 from agentflow.envelope import ChainPlace, Ref, Sealed, seal, unseal
 from agentflow.errors import Conflict, NondeterminismError, OutcomeUnknown, PublishFailed, Unreachable
+from agentflow.mesh import publishing
 from agentflow.mesh.memory import MemoryTransport
-from agentflow.mesh.publishing import Landing, is_sealed, store, store_once
+from agentflow.mesh.publishing import Landing, is_sealed, store, store_once, store_result
 from agentflow.mesh.transport import Message, Stored
 from agentflow.payloads import Failure, Payload, StepCompleted, StepFailed
 from agentflow.testing import START, FixedClock, envelope, goal, memory_mesh
@@ -366,3 +367,47 @@ async def test_what_claims_to_be_an_envelope_is_told_apart() -> None:
     assert is_sealed(stored(sealed.body[:-1] + b" "))
     assert not is_sealed(stored(b'{"goal":"support"}'))
     assert unseal(sealed.body).envelope.chain == ChainPlace(sealed.envelope.chain).chain
+
+
+async def strangers(mesh: MemoryTransport, *bodies: bytes) -> None:
+    """What somebody put where a result belongs."""
+    for body in bodies:
+        await mesh.publish(RESULT, body, stream="AF_MESSAGES")
+
+
+async def test_a_result_goes_behind_strangers_messages_once(mesh: MemoryTransport) -> None:
+    """Junk and a forged envelope stay where they are; the second attempt adopts what the first one stored."""
+    forged = envelope(StepCompleted({"n": 666}), RESULT, sender="mallory", causes=(CAUSE,))
+    await strangers(mesh, b"junk", forged.body)
+    mine = result()
+    first, second = await store_result(mesh, mine), await store_result(mesh, mine)
+    assert [b"junk", forged.body, mine.body] == await bodies(mesh)
+    assert [(3, False), (3, True)] == [(each.stored.seq, each.stored.duplicate) for each in (first, second)]
+
+
+async def test_a_result_is_found_between_strangers_messages(mesh: MemoryTransport) -> None:
+    """Also behind others, so that nothing is stored twice; and another result of the same maker is told as such."""
+    mine = result()
+    await strangers(mesh, b"before", mine.body, b"behind")
+    landing = await store_result(mesh, mine)
+    assert (landing.stored.seq, landing.adopted) == (2, True)
+    with pytest.raises(NondeterminismError):
+        await store_result(mesh, result(StepCompleted({"n": 2})))
+    assert 3 == len(await bodies(mesh))
+
+
+async def test_strangers_that_keep_coming_end_in_a_conflict(
+    mesh: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can keep a service busy for ever by filling a place as fast as it looks."""
+    asked = []
+
+    async def squatted(*args: Any, **kwargs: Any) -> Stored:
+        asked.append(kwargs["expect"])
+        await strangers(mesh, b"junk")
+        return await store(*args, **kwargs)
+
+    monkeypatch.setattr(publishing, "store", squatted)
+    with pytest.raises(Conflict):
+        await store_result(mesh, result())
+    assert publishing.MAX_STRANGERS == len(asked) == len(await bodies(mesh))

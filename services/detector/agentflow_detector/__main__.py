@@ -1,6 +1,7 @@
 """The detector process: composition root. `agentflow-detector --help` says what it takes."""
 
 import argparse
+import asyncio
 import importlib.metadata
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from agentflow.registry import ARTIFACTS, BREAKERS, STATE
 from agentflow.service import Host, run
 from agentflow.settings import load
 from agentflow_detector.alarms import Alarms
+from agentflow_detector.doorkeeping import keep_the_door
 from agentflow_detector.loading import load_rules
 from agentflow_detector.metrics import DetectorMetrics
 from agentflow_detector.rules import RuleSet
@@ -108,7 +110,9 @@ async def work(host: Host, settings: DetectorSettings, rules: RuleSet) -> None:
     entry = host.heartbeat_for("detector", DETECTOR, **detail, actions=list(settings.security_anomaly_action))
     async with host.registered(entry):
         host.log.info("detector.ready", **detail)
-        await worker.run(host.stop)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(worker.run(host.stop), name="watch")
+            group.create_task(keep_the_door(host), name="door")
     await detector.save()
 
 

@@ -135,7 +135,10 @@ class Detector:
                 self._log.exception("anomaly.untold", code=error.error_code, rule=finding.rule.id, seq=message.seq)
 
     async def _observe(self, message: Message) -> tuple[Sealed | None, Observation | None]:
-        """What there is to see in a message; what should be a call or an audit entry and is none gets a dead letter."""
+        """What there is to see in a message. What should be an audit entry and is none gets a dead letter.
+
+        For what should be a call and is none the executor writes it.
+        """
         try:
             kind = subjects.parse(message.subject).kind
         except SubjectError:
@@ -148,6 +151,6 @@ class Detector:
                 return sealed, observe_call(sealed, message.time)
             return sealed, observe_audit(sealed, await check_out(self._objects, sealed.envelope), message.time)
         except (InputError, EvidenceError, NotStored) as error:
-            if await self._letters.write(message, error.error_code, error.message):
+            if kind == "tool.audit" and await self._letters.write(message, error.error_code, error.message):
                 self._log.warning("message.refused", subject=message.subject, code=error.error_code, why=error.message)
         return None, None

@@ -18,7 +18,7 @@ from agentflow.artifacts import check_in, check_out
 from agentflow.clock import Clock, format_time
 from agentflow.errors import Conflict, EvidenceError, InputError, MeshError
 from agentflow.mesh.deadletters import write_dead_letter
-from agentflow.mesh.publishing import store_once
+from agentflow.mesh.publishing import store_result
 from agentflow.mesh.transport import Delivery, Objects, Transport
 from agentflow.payloads import AuditIntent, AuditOutcome, AuditReconciled, Failure, ToolCompleted
 from agentflow.registry import Effect
@@ -281,7 +281,7 @@ class CallHandler:
     async def _answer(self, call: Call, settled: Trail) -> None:
         outcome = settled.ledger.outcome
         assert outcome is not None
-        await store_once(self._transport, answer(call, outcome, settled.last, self._clock.now()))
+        await store_result(self._transport, answer(call, outcome, settled.last, self._clock.now()))
         crash.point("executor.after_result")
 
     async def _abandon(self, call: Call, failure: Failure) -> Trail:

@@ -6,14 +6,13 @@ cannot be taken becomes a `junk` input with a code, and the planner refuses it i
 """
 
 import hashlib
-from typing import Any
 
 import msgspec
 
 from agentflow import subjects
 from agentflow.adoption import adopted_id, adopted_trace
 from agentflow.envelope import Sealed, claim_in, sha256_hex, stored_hash, unseal
-from agentflow.errors import InputError
+from agentflow.errors import InputError, SchemaError
 from agentflow.ids import TOKEN, new_id
 from agentflow.mesh.transport import Message
 from agentflow.payloads import (
@@ -29,18 +28,14 @@ from agentflow.payloads import (
     ToolCompleted,
     ToolFailed,
 )
+from agentflow.plain import check_plain
 from agentflow.schemas import decode_payload
+from agentflow_planner.adoption import read_plain
 from agentflow_planner.runs import Input, Kind, Problem
-
-MAX_PLAIN = 256 * 1024
-"""Bytes a plain publisher's body may have."""
 
 REDELIVERED = "input.redelivered"
 """Code of what stands for another message. It is resolved where it is delivered; only one that stands for nothing is
 refused there, so whoever finds it while reading back leaves it alone."""
-
-PLAIN_FORMS = '{"goal": NAME, "input": {…}}, {"signal": NAME, "data": {…}} or {"cancel": REASON}'
-"""What a plain publisher may send."""
 
 _KINDS: dict[type[Payload], Kind] = {
     GoalSubmitted: "goal",
@@ -57,6 +52,8 @@ _ALLOWED: dict[str, tuple[Kind, ...]] = {
     "workflow.result": ("result",),
     "timer.due": ("timer",),
 }
+OWN_CHAINS = frozenset({"workflow", "decision", "handling", "audit", "timer", "dead"})
+"""Kinds of chains that only the mesh's own services write; what a client sends claims a place on none of them."""
 
 
 def read_input(message: Message, payload: Payload | None = None) -> Input:
@@ -71,13 +68,14 @@ def read_input(message: Message, payload: Payload | None = None) -> Input:
         sealed = unseal(message.body, message.subject)
         taken = payload or decode_payload(sealed.envelope.schema, sealed.envelope.payload)
     except InputError as error:
-        found, allowed = (str(error.fields.get(name, ""))[:200] for name in ("found", "allowed"))
-        return _junk(message, place.owner, Problem(error.error_code, error.message[:500], found, allowed))
+        return _junk(message, place.owner, problem_of(error))
     kind = _KINDS.get(type(taken))
     if kind is None or kind not in _ALLOWED.get(place.kind, ()):
         code = REDELIVERED if isinstance(taken, MessageRedelivered) else "schema.unexpected"
         problem = Problem(code, f"{sealed.envelope.schema} has no place on {message.subject}")
         return _junk(message, place.owner, problem)
+    if strange := _out_of_place(place, sealed) or _not_plain(taken):
+        return _junk(message, place.owner, strange)
     return _sealed_input(message, place, sealed, kind, taken)
 
 
@@ -105,6 +103,41 @@ def needs_artifact(message: Message) -> Sealed | None:
     return sealed if claim_in(sealed.envelope.payload) is not None else None
 
 
+def _out_of_place(place: subjects.Subject, sealed: Sealed) -> Problem | None:
+    """An envelope whose chain or cause is not that of its subject: sound in itself, and made by somebody else.
+
+    A result is on the chain of its command's handling and names the command as its first cause; what a client sends is
+    on no chain of the mesh's own.
+    """
+    envelope = sealed.envelope
+    if place.kind == "workflow.result":
+        chain, cause = f"handling:{place.item}", envelope.causes[0].id if envelope.causes else ""
+        if envelope.chain != chain:
+            return Problem("result.wrong_chain", "the result is on another chain", envelope.chain[:200], chain)
+        if cause != place.item:
+            return Problem("result.wrong_cause", "the result answers another message", cause, place.item)
+    if place.kind == "workflow.in" and envelope.chain.partition(":")[0] in OWN_CHAINS:
+        allowed = "input:CLIENT:RUN"
+        return Problem("input.wrong_chain", "an input is on a chain of the mesh's own", envelope.chain[:200], allowed)
+    return None
+
+
+def _not_plain(payload: Payload) -> Problem | None:
+    """A value in the payload that cannot be worked with: nested too deeply, say."""
+    match payload:
+        case GoalSubmitted(input=value) | RunSignalled(data=value) | StepCompleted(output=value):
+            where = "value"
+        case ToolCompleted(output=value):
+            where = "output"
+        case _:
+            return None
+    try:
+        check_plain(value, where)
+    except SchemaError as error:
+        return problem_of(error)
+    return None
+
+
 def _sealed_input(message: Message, place: subjects.Subject, sealed: Sealed, kind: Kind, payload: Payload) -> Input:
     envelope = sealed.envelope
     tenant = envelope.metadata.get("tenant", "default")
@@ -122,6 +155,7 @@ def _sealed_input(message: Message, place: subjects.Subject, sealed: Sealed, kin
         time=message.time,
         trace_id=envelope.trace_id,
         payload=payload,
+        sender=envelope.sender,
         tenant=tenant,
         command_id=place.item if kind == "result" else "",
     )
@@ -130,31 +164,16 @@ def _sealed_input(message: Message, place: subjects.Subject, sealed: Sealed, kin
 def _adopt(message: Message, workflow_id: str) -> Input:
     """A plain publisher's message."""
     try:
-        kind, schema, payload = _plain(message.body)
+        adopted = read_plain(message.body)
     except InputError as error:
-        found = _excerpt(message.body)
-        return _junk(message, workflow_id, Problem(error.error_code, error.message[:500], found, PLAIN_FORMS))
-    return _plain_input(message, workflow_id, kind, schema, payload, None)
+        return _junk(message, workflow_id, problem_of(error))
+    return _plain_input(message, workflow_id, adopted.kind, adopted.schema, adopted.payload, None)
 
 
-def _plain(body: bytes) -> tuple[Kind, str, Payload]:
-    if len(body) > MAX_PLAIN:
-        raise InputError(f"body has {len(body)} bytes; allowed are {MAX_PLAIN}", code="plain.too_large")
-    try:
-        members = msgspec.json.decode(body, type=dict[str, Any])
-        if "goal" in members:
-            return "goal", "goal.submitted/1", msgspec.convert(members, GoalSubmitted)
-        if "signal" in members:
-            renamed = {("name" if key == "signal" else key): value for key, value in members.items()}
-            return "signal", "run.signalled/1", msgspec.convert(renamed, RunSignalled)
-        if "cancel" in members:
-            given = members["cancel"]
-            reason = {**members, "reason": given if isinstance(given, str) else ""}
-            del reason["cancel"]
-            return "cancel", "run.cancel_requested/1", msgspec.convert(reason, CancelRequested)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
-        raise InputError(f"body is not a goal, signal or cancel: {error}", code="plain.malformed") from error
-    raise InputError("body is not a goal, signal or cancel", code="plain.malformed")
+def problem_of(error: InputError) -> Problem:
+    """An error as a record says it: bounded, with what was found and what is allowed."""
+    found, allowed = (str(error.fields.get(name, ""))[:200] for name in ("found", "allowed"))
+    return Problem(error.error_code, error.message[:500], found, allowed)
 
 
 def _junk(message: Message, workflow_id: str, problem: Problem) -> Input:

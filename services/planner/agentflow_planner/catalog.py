@@ -14,6 +14,7 @@ from agentflow.mesh.transport import Objects, Transport
 from agentflow.payloads import DefinitionRef, GoalSubmitted
 from agentflow_planner.conditions import Choice, Engine, engine_for
 from agentflow_planner.errors import ConditionError
+from agentflow_planner.findings import did_you_mean
 from agentflow_planner.inputs import check_input
 from agentflow_planner.parsing import parse_definition
 from agentflow_planner.plan import Plan, compile_plan
@@ -21,6 +22,19 @@ from agentflow_planner.runs import Problem
 
 CHOICES: dict[str, Choice] = {"cel-expr-python": "cpp", "cel-python": "python"}
 """The setting that gives the engine a run was begun with."""
+
+
+def _unknown(goal: str, error: NotStored) -> Problem:
+    """No such definition: with those there are, and the one that was probably meant."""
+    names, versions = (_texts(error.fields.get(field)) for field in ("names", "versions"))
+    there = [f"{goal.partition('@')[0]}@{each}" for each in versions] if versions else names
+    hint = did_you_mean(goal, there)
+    message = f"{error.message}: {hint}" if hint else error.message
+    return Problem("definition.unknown", message[:500], goal[:200], ", ".join(there)[:200] or "none is applied yet")
+
+
+def _texts(value: object) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list | tuple) else []
 
 
 class Catalog:
@@ -38,7 +52,7 @@ class Catalog:
         except InputError as error:
             return Problem(error.error_code, error.message, goal.goal[:200], "name or name@version")
         except NotStored as error:
-            return Problem("definition.unknown", error.message, goal.goal[:200], "a definition that was applied")
+            return _unknown(goal.goal, error)
         try:
             plan = self._compiled(found.source, found.declaration.sha256, self._engine)
         except (ConditionError, DefinitionError) as error:

@@ -72,6 +72,9 @@ class Ignored:
 
 Verdict = Decided | Ignored
 
+TOOL_MAKER = "executor"
+"""Whom the results of tool calls come from."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
@@ -171,6 +174,10 @@ def _decide_running(now: _Moment) -> Verdict:
             return _decide_timer(now)
     if state.command is None or state.command.id != given.command_id:
         return Ignored("result.late")
+    maker = now.plan.state(state.command.state).agent or TOOL_MAKER
+    if given.sender != maker:
+        forged = Problem("result.wrong_sender", "the result is not from whom was asked", given.sender[:200], maker)
+        return refuse(state, given, forged)
     match given.payload:
         case StepCompleted() | ToolCompleted():
             return _succeed(now, "completed")

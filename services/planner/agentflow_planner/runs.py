@@ -69,6 +69,8 @@ class Input(msgspec.Struct, frozen=True):
     """When the server stored it."""
     trace_id: str
     payload: Payload | None = None
+    sender: str = ""
+    """Who says to have sent it; empty for a body that is no envelope, whose publisher nobody knows."""
     tenant: str = "default"
     command_id: str = ""
     """For a result: the command it answers, taken from its subject."""

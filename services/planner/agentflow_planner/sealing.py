@@ -5,6 +5,7 @@ Every planner that seals the same decision, or sends the commands of a stored on
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 from agentflow import subjects
 from agentflow.chain import decision_chain
@@ -16,6 +17,9 @@ from agentflow_planner.machine import decision_id
 from agentflow_planner.plan import Plan
 from agentflow_planner.runs import Input, Recorded, RunState, decision_time, place_for
 from agentflow_planner.sending import OWNER_KIND, PRODUCER, Outgoing, commands_of, timer_payload
+
+UNKNOWN_PUBLISHER = "unknown publisher"
+"""Whom a decision names for a body that is no envelope: the broker does not say who sent it."""
 
 SCHEDULE_TTL = "720h"
 """How long a due timer waits to be taken: 30 days."""
@@ -38,7 +42,10 @@ def seal_decision(state: RunState, given: Input, recorded: Recorded) -> Sealed:
     """The envelope of a decision, at the next place of the run's chain."""
     made = decision_id(given)
     goal = state.definition or getattr(recorded, "definition", None)
-    metadata = {"workflow_id": state.workflow_id, "tenant": state.tenant if state.exists else given.tenant}
+    tenant = state.tenant if state.exists else given.tenant
+    metadata: dict[str, Any] = {"workflow_id": state.workflow_id, "tenant": tenant}
+    if not given.sender and given.ref.subject.startswith("workflows."):
+        metadata["adopted"] = {"from": UNKNOWN_PUBLISHER, "sha256": given.ref.hash}
     if goal is not None:
         metadata.update(planner=goal.planner, workflow=f"{goal.name}@{goal.version}")
     return compose(
@@ -90,12 +97,17 @@ def _seal_command(after: RunState, decision: Sealed, out: Outgoing, place: Chain
         place=place,
         causes=(decision.ref,),
         metadata={
-            **envelope.metadata,
+            **_carried(decision),
             "state": after.state,
             "attempt": after.attempt,
             "reply_to": subjects.workflow_result(after.workflow_id, command.id),
         },
     )
+
+
+def _carried(decision: Sealed) -> dict[str, Any]:
+    """What of a decision's metadata its messages carry on: all but whom its input came from."""
+    return {name: value for name, value in decision.envelope.metadata.items() if name != "adopted"}
 
 
 def seal_timer(after: RunState, decision: Sealed, timer: TimerSet) -> Timer:
@@ -121,7 +133,7 @@ def seal_timer(after: RunState, decision: Sealed, timer: TimerSet) -> Timer:
         ts=envelope.ts,
         place=ChainPlace(f"timer:{envelope.id}", 0, decision.hash),
         causes=(decision.ref,),
-        metadata=dict(envelope.metadata),
+        metadata=_carried(decision),
     )
     headers = {
         "Nats-Schedule": f"@at {timer.due}",

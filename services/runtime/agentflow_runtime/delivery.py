@@ -24,7 +24,7 @@ from agentflow.clock import Clock
 from agentflow.envelope import Ref, Sealed, unseal
 from agentflow.errors import Conflict, EnvelopeError, InputError, MeshError, NondeterminismError
 from agentflow.mesh.deadletters import write_dead_letter
-from agentflow.mesh.publishing import store_once
+from agentflow.mesh.publishing import store_result
 from agentflow.mesh.retries import RetriedDelivery
 from agentflow.mesh.transport import Delivery, Message, Objects, Transport
 from agentflow.payloads import StepCompleted, StepFailed
@@ -145,15 +145,23 @@ class Receiver:
         return Recorder(mesh.transport, mesh.objects, mesh.clock, cause, self.agent.id, fresh=fresh)
 
     async def _is_answered(self, cause: Sealed, reply_to: str, delivery: Delivery) -> bool:
-        """Whether the result is stored; raises `InputError` (`result.taken`) when something else is in its place.
+        """Whether the result is stored, be it among messages of strangers.
 
         That an earlier delivery was given up is no answer to a retry: a person asked for the handler to run. The run
         keeps the failure it was told, the result of the retry is not stored.
         """
-        there = await self.mesh.transport.last(stream_of(reply_to), reply_to)
-        if there is not None and not answers(there, cause):
-            raise _taken(reply_to)
+        there = await self._stored_answer(cause, reply_to)
         return there is not None and not (isinstance(delivery, RetriedDelivery) and says_given_up(there))
+
+    async def _stored_answer(self, cause: Sealed, reply_to: str) -> Message | None:
+        stream = stream_of(reply_to)
+        last = await self.mesh.transport.last(stream, reply_to)
+        if last is None or answers(last, cause, self.agent.id):
+            return last
+        async for message in self.mesh.transport.read(stream, reply_to):
+            if answers(message, cause, self.agent.id):
+                return message
+        return None
 
     async def _work(self, step: Step, recorder: Recorder) -> tuple[StepCompleted | StepFailed, tuple[Ref, ...]]:
         """The step's result, and the tool results that went into it."""
@@ -179,31 +187,29 @@ class Receiver:
     ) -> None:
         """Store the result, once; what another attempt stored for the same cause stands.
 
-        Raises `InputError` (`result.taken`) when something else is in its place.
+        Raises `InputError` (`result.taken`) when strangers keep taking its place.
         """
         place, now = recorder.place, self.mesh.clock.now()
         mine = seal_result(cause, self.agent.id, reply_to, result, place=place, ts=now, used=used)
         await artifacts.keep(self.mesh.objects, mine, result)
         try:
-            await store_once(self.mesh.transport, mine)
+            await store_result(self.mesh.transport, mine)
         except NondeterminismError:
             self.log.warning("result.differs", agent=self.agent.id, kept="the one stored first")
         except Conflict as conflict:
-            there = conflict.fields.get("stored")
-            if not isinstance(there, Message) or not answers(there, cause):
-                raise _taken(reply_to) from conflict
-            self.log.warning("result.differs", agent=self.agent.id, kept="the one stored first")
+            raise _taken(reply_to) from conflict
         else:
             failed = result.error.code if isinstance(result, StepFailed) else None
             self.log.info("step.answered", agent=self.agent.id, failed=failed)
 
 
-def answers(message: Message, cause: Sealed) -> bool:
-    """Whether a stored message is the result of handling `cause`."""
+def answers(message: Message, cause: Sealed, agent_id: str) -> bool:
+    """Whether a stored message is this agent's result of handling `cause`."""
     try:
-        return unseal(message.body, message.subject).envelope.causes[:1] == (cause.ref,)
+        envelope = unseal(message.body, message.subject).envelope
     except EnvelopeError:
         return False
+    return envelope.sender == agent_id and envelope.causes[:1] == (cause.ref,)
 
 
 def says_given_up(message: Message) -> bool:

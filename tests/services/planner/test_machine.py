@@ -293,7 +293,7 @@ def test_junk_never_ends_a_live_run(body: bytes) -> None:
     world.submit()
     refused = recorded(world.take("workflows.w-1.in", body))
     assert isinstance(refused, InputRejected)
-    assert refused.code == "plain.malformed"
+    assert refused.code.startswith("plain.")
     assert isinstance(recorded(world.answer({})), RunCompleted)
 
 

@@ -185,7 +185,7 @@ async def test_a_plain_goal_is_adopted_and_runs() -> None:
         (b'{"goal":"sample@9.9.9"}', "definition.unknown"),
         (b'{"goal":"a b"}', "id.invalid"),
         (b'{"goal":"sample","input":{"n":"text"}}', "input.schema"),
-        (b'{"goal":3}', "plain.malformed"),
+        (b'{"goal":3}', "plain.wrong_type"),
         (b"\x00\xff", "plain.malformed"),
         (b"[" * 100_000, "plain.malformed"),
         (b'{"envelope_hash":"' + b"0" * 64 + b'","id":"x"}', "envelope.hash_mismatch"),

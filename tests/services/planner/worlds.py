@@ -155,7 +155,7 @@ class World:
         failure = Failure(code=code, type="Boom", message="it broke", blame="agent", retryable=retryable)
         return self.reply(StepFailed(error=failure), command)
 
-    def reply(self, payload: Payload, command: Sealed | None = None) -> Verdict:
+    def reply(self, payload: Payload, command: Sealed | None = None, maker: str = "") -> Verdict:
         """A result on the subject of a command."""
         cause = command or self.commands[-1]
         made = derive_id(cause.envelope.id, "agent", "result")
@@ -164,7 +164,7 @@ class World:
             payload,
             id=made,
             subject=subject,
-            sender="agent",
+            sender=maker or cause.envelope.to,
             to="planner",
             trace_id=cause.envelope.trace_id,
             span_id="0" * 15 + "2",

@@ -10,7 +10,7 @@ from agentflow import crash
 from agentflow.agent import HandlerContext
 from agentflow.errors import PublishFailed
 from agentflow.mesh.memory import MemoryTransport
-from agentflow.mesh.publishing import store_once
+from agentflow.mesh.publishing import store_result
 from agentflow.payloads import ToolRequested
 from agentflow.schemas import payload_as
 from agentflow_runtime import delivery, results
@@ -316,7 +316,7 @@ async def test_trouble_with_the_mesh_is_not_a_failure_of_the_step(
     async def refusing(*args: Any, **kwargs: Any) -> Any:
         for error in refusals:
             raise error
-        return await store_once(*args, **kwargs)
+        return await store_result(*args, **kwargs)
 
     monkeypatch.setattr("agentflow_runtime.recording.store_once", refusing)
     ran = []
@@ -349,9 +349,9 @@ async def test_a_result_that_cannot_be_stored_is_tried_again(
     async def refusing(*args: Any, **kwargs: Any) -> Any:
         for error in refusals:
             raise error
-        return await store_once(*args, **kwargs)
+        return await store_result(*args, **kwargs)
 
-    monkeypatch.setattr("agentflow_runtime.delivery.store_once", refusing)
+    monkeypatch.setattr("agentflow_runtime.delivery.store_result", refusing)
 
     async def work(ctx: HandlerContext, input: Input) -> Any:
         return await ctx.call_tool("search")
