@@ -30,15 +30,21 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=2000, help="calls a figure is the median of")
     given = parser.parse_args()
-    figures: dict[str, dict[str, Any]] = {}
-    for size in SIZES:
-        figures.update(_measure(size, given.rounds))
+    figures = measure(given.rounds)
     conditions = {"python": platform.python_version(), "machine": platform.machine(), "rounds": given.rounds}
     if given.json:
         print(json.dumps({"figures": figures, "conditions": conditions}))
     else:
         _table(figures, conditions)
     return 0
+
+
+def measure(rounds: int) -> dict[str, dict[str, Any]]:
+    """The figures, each the median of so many calls."""
+    figures: dict[str, dict[str, Any]] = {}
+    for size in SIZES:
+        figures.update(_measure(size, rounds))
+    return figures
 
 
 def _measure(size: int, rounds: int) -> dict[str, dict[str, Any]]:

@@ -59,8 +59,13 @@ class EmbeddedServer:
         name: str = "agentflow-local",
         max_payload: int = 1024 * 1024,
         min_free: int = MIN_FREE,
+        durable: bool = True,
     ) -> None:
-        """Without a `directory` the data is ephemeral: temporary, and removed at the stop. `port` None takes a free one."""
+        """Without a `directory` the data is ephemeral: temporary, and removed at the stop. `port` None takes a free one.
+
+        Without `durable` the server keeps its own default and acknowledges before it has synced: to measure what that
+        costs, and for nothing else.
+        """
         self.ephemeral = directory is None
         self._directory = None if directory is None else directory.absolute()
         self.name = name
@@ -76,6 +81,7 @@ class EmbeddedServer:
         self._monitor_port: int | None = None
         self._max_payload = max_payload
         self._min_free = min_free
+        self._durable = durable
         self._child: ChildProcess | None = None
         self._lock: int | None = None
 
@@ -212,7 +218,7 @@ class EmbeddedServer:
                 f"ports_file_dir: {quote(str(run), ensure_ascii=False)}",
                 "jetstream {",
                 f"  store_dir: {quote(str(self.directory), ensure_ascii=False)}",
-                "  sync_interval: always",
+                *(["  sync_interval: always"] if self._durable else []),
                 "}",
                 "",
             )
@@ -244,7 +250,7 @@ class EmbeddedServer:
         version = str(varz.get("version", "0"))
         if parse_version(version) < MINIMUM_VERSION:
             raise too_old(version, binary)
-        if varz.get("jetstream", {}).get("config", {}).get("sync_always") is not True:
+        if self._durable and varz.get("jetstream", {}).get("config", {}).get("sync_always") is not True:
             raise ServerUnfit(
                 f"{binary.path} does not confirm `sync_interval: always`: it may acknowledge before it has synced",
                 code="server.not_durable",
