@@ -27,10 +27,16 @@ third = agent("third", concurrency=256)(step)
 @agent("hanging", concurrency=8)
 async def hanging(ctx: HandlerContext, input: dict[str, Any]) -> dict[str, Any]:
     """Write down who began it and hang, the first time; pass, the second: a step whose process is killed in it."""
-    marker = Path(input["marker"])
-    if not marker.exists():
-        part = marker.with_suffix(".part")
-        part.write_text(str(os.getpid()))
-        part.rename(marker)
+    if first_time(Path(input["marker"])):
         await asyncio.sleep(120)
     return {"began": _clock.now().timestamp(), "text": input["text"]}
+
+
+def first_time(marker: Path) -> bool:
+    """Whether nobody came here before; the first leaves its process id in the file `marker`."""
+    if marker.exists():
+        return False
+    part = marker.with_suffix(".part")
+    part.write_text(str(os.getpid()), "utf-8")
+    part.rename(marker)
+    return True

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -25,6 +24,7 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, RePublish, StorageType, StreamConfig
 
 from agentflow.clock import SystemClock
+from benchmarks.agents import first_time
 from benchmarks.loads import Arrivals
 from benchmarks.script import Script, Write
 
@@ -92,9 +92,7 @@ class Floor:
         _, _, run, _, round = msg.subject.split(".")
         if run.startswith("wait"):
             await asyncio.sleep(int(run[4:].partition("-")[0]) / 1000)
-        if run.startswith("hang") and round == "1" and not (markers / run).exists():
-            (markers / f"{run}.part").write_text(str(os.getpid()))
-            (markers / f"{run}.part").rename(markers / run)
+        if run.startswith("hang") and round == "1" and first_time(markers / run):
             await asyncio.sleep(120)
         await self.write(self.script.answers[int(round)], run, int(round))
         await msg.ack()

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -35,7 +36,7 @@ class Effort:
 FULL = Effort(4.0, 3)
 QUICK = Effort(1.5, 1)
 
-Measure = Callable[[bool, Effort], Awaitable[dict[str, Figure]]]
+Measure = Callable[[bool, Effort], Coroutine[Any, Any, dict[str, Figure]]]
 """`durable`, effort → figures by name."""
 
 
@@ -246,9 +247,8 @@ async def _kill_the_one_in(
 ) -> float:
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(30):
-        while not marker.exists():
+        while (pid := _left_by(marker)) is None:  # noqa: ASYNC110  # no event: it is another process
             await asyncio.sleep(0.005)
-    pid = int(marker.read_text())
     child = next(child for child in children if child.pid == pid)
     killed = loop.time()
     await child.kill()
@@ -256,3 +256,7 @@ async def _kill_the_one_in(
         child.start()
     await running
     return loop.time() - killed
+
+
+def _left_by(marker: Path) -> int | None:
+    return int(marker.read_text("utf-8")) if marker.exists() else None
