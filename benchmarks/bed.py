@@ -99,12 +99,15 @@ class Bed:
     # --- the floor --------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def floor(self, script: Script, *, workers: int = 1) -> AsyncIterator["FloorBed"]:
-        """The floor's processes on the same server."""
+    async def floor(self, script: Script, *, workers: int = 1, ack_wait: float = 30.0) -> AsyncIterator["FloorBed"]:
+        """The floor's processes on the same server.
+
+        They send no sign of life while they work, so `ack_wait` is long, but where the recovery is measured.
+        """
         (self.folder / "script.json").write_text(json.dumps(script.plain()), "utf-8")
         async with FloorClient.connected(self.mesh.url, script) as client:
             roles = ["worker"] * workers + (["decider"] if script.rounds else [])
-            children = [self._child(role, number) for number, role in enumerate(roles)]
+            children = [self._child(role, number, ack_wait) for number, role in enumerate(roles)]
             try:
                 for child in children:
                     child.start()
@@ -114,7 +117,7 @@ class Bed:
             finally:
                 await asyncio.gather(*(child.stop(5.0) for child in children))
 
-    def _child(self, role: str, number: int) -> ChildProcess:
+    def _child(self, role: str, number: int, ack_wait: float) -> ChildProcess:
         argv = [
             sys.executable,
             "-m",
@@ -123,6 +126,7 @@ class Bed:
             f"--url={self.mesh.url}",
             f"--script={self.folder / 'script.json'}",
             f"--markers={self.folder}",
+            f"--ack-wait={ack_wait}",
         ]
         return ChildProcess(f"floor-{role}-{number}", argv, log=self.folder / "floor.log", cwd=ROOT, env=os.environ)
 

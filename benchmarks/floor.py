@@ -28,9 +28,6 @@ from benchmarks.agents import first_time
 from benchmarks.loads import Arrivals
 from benchmarks.script import Script, Write
 
-ACK_WAIT = 1.0
-"""Seconds, as ours."""
-
 STREAMS = {"FLOOR_M": "floor.m.>", "FLOOR_A": "floor.a.>", "FLOOR_T": "floor.t.>"}
 _PLACES = {
     "input": ("FLOOR_M", "floor.m.{run}.input"),
@@ -45,8 +42,8 @@ _clock = SystemClock()
 class Floor:
     """One process of the floor."""
 
-    def __init__(self, client: NatsClient, script: Script) -> None:
-        self.client, self.script = client, script
+    def __init__(self, client: NatsClient, script: Script, ack_wait: float = 30.0) -> None:
+        self.client, self.script, self._ack_wait = client, script, ack_wait
         self.js: JetStreamContext = client.jetstream()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -59,7 +56,7 @@ class Floor:
     async def consume(self, stream: str, name: str, subjects: Sequence[str], handle: Any) -> None:
         """Take messages as they come, each in a task of its own; several processes share a name."""
         config = ConsumerConfig(
-            ack_wait=ACK_WAIT,
+            ack_wait=self._ack_wait,
             max_ack_pending=1024,
             filter_subjects=list(subjects),
             durable_name=name,
@@ -168,10 +165,10 @@ class FloorClient:
         return found
 
 
-async def serve(url: str, role: str, script: Script, markers: Path) -> None:
+async def serve(url: str, role: str, script: Script, markers: Path, ack_wait: float) -> None:
     """A process of the floor until SIGTERM."""
     client = await nats.connect(url)
-    floor, took = Floor(client, script), list[float]()
+    floor, took = Floor(client, script, ack_wait), list[float]()
 
     async def ready(msg: Msg) -> None:
         await msg.respond(b"ready")
@@ -202,9 +199,10 @@ def main() -> int:
     parser.add_argument("--url", required=True)
     parser.add_argument("--script", type=Path, required=True)
     parser.add_argument("--markers", type=Path, required=True)
+    parser.add_argument("--ack-wait", type=float, default=30.0)
     given = parser.parse_args()
     script = Script.from_plain(json.loads(given.script.read_text("utf-8")))
-    asyncio.run(serve(given.url, given.role, script, given.markers))
+    asyncio.run(serve(given.url, given.role, script, given.markers, given.ack_wait))
     return 0
 
 

@@ -189,11 +189,11 @@ class _Both:
 
 
 @contextlib.asynccontextmanager
-async def _both(durable: bool, workers: int = 1) -> AsyncIterator[_Both]:
+async def _both(durable: bool, *, workers: int = 1, ack_wait: float = 30.0) -> AsyncIterator[_Both]:
     async with bed(durable=durable, processes={"runtime": workers}) as on, on.runs() as runs:
         await runs.run()
         script = await on.recorded()
-        async with on.floor(script, workers=workers) as floor:
+        async with on.floor(script, workers=workers, ack_wait=ack_wait) as floor:
             both = _Both(on, runs, floor.client, floor.children, script)
             await both.pair.once()
             await both.routing()
@@ -231,7 +231,7 @@ async def _kills(durable: bool, count: int, *, workers: int) -> Figure:
     """Seconds from a kill in step 2 to the run's end; a single process is started again, of several one takes over."""
     ours: list[float] = []
     floor: list[float] = []
-    async with _both(durable, workers) as both:
+    async with _both(durable, workers=workers, ack_wait=1.0) as both:
         for number in range(count):
             marker = both.on.folder / f"ours-{number}"
             running = asyncio.create_task(both.runs.run("hanging", marker=str(marker)))

@@ -6,7 +6,9 @@ consumed by now, and its commands are sent again, or the planner decides again o
 """
 
 import asyncio
+import contextlib
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +63,8 @@ class Slot:
     """Decisions whose commands this process knows to be stored."""
     settled: int = 0
     """Every input of the run stored up to this sequence has been looked at."""
+    users: int = 0
+    """Inputs that are being handled with it just now."""
 
 
 class Planner:
@@ -76,22 +80,34 @@ class Planner:
         Raises `MeshError` to have it delivered again, `InputError` or `EvidenceError` to have it given up.
         """
         given = await to_input(delivery.message, self._objects)
-        slot = self._slot(given.workflow_id)
-        async with slot.lock:
-            if slot.state is None and given.kind == "goal" and delivery.deliveries == 1:
-                slot.state = RunState(given.workflow_id)  # most likely new; a conflict corrects it
-            try:
-                await self._settle(slot, given)
-            except BaseException:
-                slot.state = None
-                raise
+        with self._using(given.workflow_id) as slot:
+            async with slot.lock:
+                if slot.state is None and given.kind == "goal" and delivery.deliveries == 1:
+                    slot.state = RunState(given.workflow_id)  # most likely new; a conflict corrects it
+                try:
+                    await self._settle(slot, given)
+                except BaseException:
+                    slot.state = None
+                    raise
+
+    @contextlib.contextmanager
+    def _using(self, workflow_id: str) -> Iterator[Slot]:
+        """A run's slot while an input is handled; what is known of no run any more is forgotten behind the last."""
+        slot = self._slot(workflow_id)
+        slot.users += 1
+        try:
+            yield slot
+        finally:
+            slot.users -= 1
+            if slot.users == 0 and slot.state is None and self._slots.get(workflow_id) is slot:
+                del self._slots[workflow_id]
 
     def _slot(self, workflow_id: str) -> Slot:
         slot = self._slots.setdefault(workflow_id, Slot())
         self._slots.move_to_end(workflow_id)
         while len(self._slots) > MAX_RUNS:
             oldest, candidate = next(iter(self._slots.items()))
-            if candidate.lock.locked():
+            if candidate.users:
                 break
             del self._slots[oldest]
         return slot
