@@ -1,6 +1,8 @@
 """Logs: a JSON object a line, with the ids of the work in hand, and never a payload."""
 
 import asyncio
+import logging
+import time
 from datetime import timedelta
 
 import msgspec
@@ -198,3 +200,66 @@ def test_configuring_again_forgets_the_first_service(log_lines: Lines) -> None:
     logs.get("shell").info("started")
 
     assert ("runtime", "life-2") == (log_lines()[0]["service"], "life-2")
+
+
+def test_lines_of_libraries_have_the_same_form(log_lines: Lines) -> None:
+    """They log by the standard library: warnings and errors come with the ids of what is in hand; chatter does not."""
+    logs.configure("agentflow-planner", "life-1")
+
+    with logs.bound(sealed()):
+        logging.getLogger("nats.aio.client").info("chatter")
+        logging.getLogger("nats.aio.client").warning("slow consumer %s", "x")
+    try:
+        raise ValueError("cannot")
+    except ValueError:
+        logging.getLogger("urllib3").exception("failed")
+
+    first, second = log_lines()
+    assert ("slow consumer x", "nats.aio.client", "warning") == (first["event"], first["logger"], first["level"])
+    assert ("planner", "run-0", "run-0") == (first["component"], first["workflow_id"], first["correlation_id"])
+    assert "timestamp" in second
+    assert "cannot" == second["exception"][0]["exc_value"]
+
+
+def test_secrets_are_hidden_in_every_part_of_a_line(log_lines: Lines) -> None:
+    """In values by their key, in text by their form, in the text of an error, in lines of libraries, and those known."""
+    logs.configure("agentflow-planner", "life-1", secrets=["hunter-22"])
+    log = logs.get("shell")
+
+    log.info("connecting", url="nats://app:CANARY1234@host", password="CANARY1234", nested={"token": "CANARY1234"})
+    log.info("known: hunter-22")
+    try:
+        raise ValueError("refused: sk-CANARY12345678")
+    except ValueError:
+        log.exception("failed")
+    logging.getLogger("lib").error("Bearer CANARY12345678")
+
+    text = str(log_lines())
+    assert "CANARY" not in text
+    assert "hunter-22" not in text
+    assert 6 <= text.count("[redacted]")
+
+
+def test_a_line_costs_less_than_a_millisecond(log_lines: Lines) -> None:
+    """Ids, redaction and all: the requirement's bound, by processor time, on the best of some rounds."""
+    logs.configure("agentflow-planner", "life-1")
+    log, rounds = logs.get("shell"), []
+    with logs.bound(sealed()):
+        for _ in range(5):
+            began = time.thread_time()
+            for number in range(100):
+                log.info("run.decided", schema="run.advanced/1", state="clerk", status="running", seq=number)
+            rounds.append((time.thread_time() - began) / 100)
+
+    assert 500 == len(log_lines())
+    assert min(rounds) < 0.001
+
+
+def test_configuring_again_does_not_write_a_librarys_line_twice(log_lines: Lines) -> None:
+    """One handler, however often."""
+    for _ in range(3):
+        logs.configure("agentflow-planner", "life-1")
+
+    logging.getLogger("lib").error("once")
+
+    assert 1 == len(log_lines())

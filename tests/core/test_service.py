@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -505,3 +507,65 @@ def test_a_silent_connection_is_made_anew_before_the_process_would_end() -> None
 
     assert given_up < service.SILENT_LOOKS * service.LOOK_EVERY * 3
     assert given_up <= 20
+
+
+# --- what it shows of itself -----------------------------------------------------------------------------------------
+
+
+def test_a_service_has_pages_and_is_ready_only_while_it_is_registered(
+    broker: MemoryTransport, log_lines: Lines
+) -> None:
+    """Starting it is not, registered it is, and its heartbeat names the address; alive it is throughout."""
+    asyncio.run(broker.create_stream(bucket("AF_REGISTRY")))
+    seen: list[tuple[int, int]] = []
+    entries: list[dict[str, Any]] = []
+
+    async def look(host: Host) -> tuple[int, int]:
+        return await asyncio.to_thread(lambda: (page(f"{host.http}/healthz"), page(f"{host.http}/readyz")))
+
+    async def body(host: Host) -> None:
+        seen.append(await look(host))
+        async with host.registered(host.heartbeat_for("detector", "x", rules=0)):
+            await eventually(lambda: page(f"{host.http}/readyz") == 200)
+            entries.extend(msgspec.json.decode(e.value) for e in await (await broker.bucket("AF_REGISTRY")).entries())
+            seen.append(await look(host))
+            host.stop.set()
+            await eventually(lambda: page(f"{host.http}/readyz") == 503)
+            seen.append(await look(host))
+
+    assert 0 == run(SPEC, settings(), body)
+    assert [(200, 503), (200, 200), (200, 503)] == seen
+    assert entries[0]["detail"]["http"] == log_lines()[0]["http"]
+
+
+def page(url: str) -> int:
+    """The status of a page."""
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310  # a service of ours
+            return int(answer.status)
+    except urllib.error.HTTPError as refused:
+        return refused.code
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_password_in_the_brokers_url_is_not_logged(log_lines: Lines) -> None:
+    """Nobody answers there, and the line that says so names the address without it."""
+    there = ServiceSettings(nats_url="nats://app:CANARY1234@127.0.0.1:1", connect_timeout=0.1)
+
+    assert 0 != run(SPEC, there, nothing)
+
+    text = str(log_lines())
+    assert "127.0.0.1:1" in text
+    assert "CANARY1234" not in text
+
+
+async def nothing(host: Host) -> None:
+    """A body with nothing to do."""
+
+
+@pytest.mark.usefixtures("broker")
+@pytest.mark.parametrize("wrong", [{"http_address": "nowhere"}, {"http_address": "256.0.0.1:0"}])
+def test_an_address_it_cannot_listen_on_is_a_settings_error(wrong: dict[str, Any], log_lines: Lines) -> None:
+    """Before anything else is begun."""
+    assert 2 == run(SPEC, settings(**wrong), nothing)
+    assert "http.address" == log_lines()[0]["code"]

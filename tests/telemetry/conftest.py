@@ -8,6 +8,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from agentflow.telemetry import spans, tracing
+from tests.core.conftest import log_lines as log_lines  # noqa: PLC0414  # a fixture of the core's tests, used here too
 
 
 class Kept:

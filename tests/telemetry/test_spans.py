@@ -24,8 +24,8 @@ from agentflow.telemetry.outcomes import STORES
 from agentflow.telemetry.watching import handling, scheduling
 from agentflow.testing import START, FixedClock, envelope, goal, memory_mesh
 from tests.core.conftest import Lines
-from tests.core.conftest import log_lines as log_lines  # noqa: PLC0414  # a fixture of the core's tests, used here too
 from tests.core.test_work import FakeConsumer, FakeDelivery, GaveUp, Log
+from tests.support.waiting import eventually
 from tests.telemetry.conftest import Kept
 
 SECRET = "the customer's secret"
@@ -191,9 +191,7 @@ async def test_a_delivery_ends_with_its_outcome(kept: Kept, error: Exception | N
     worker = Worker(FakeConsumer(delivery), handle, GaveUp(), WorkPolicy(1, 30, 3), Log())
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
-    async with asyncio.timeout(30):
-        while not delivery.settled:
-            await asyncio.sleep(0.001)
+    await eventually(lambda: delivery.settled, within=30)
     stop.set()
     await running
 

@@ -18,7 +18,7 @@ from agentflow_planner import watching
 from agentflow_planner.machine import Decided, Ignored, Verdict
 from agentflow_planner.runs import Input, RunState
 from agentflow_planner.watching import planning, tell, workflow_of
-from tests.telemetry.conftest import Kept, kept  # noqa: F401  # a fixture
+from tests.telemetry.conftest import Kept
 
 DEFINITION = DefinitionRef(name="support", version="1.0.0", planner="fsm", sha256="0" * 64, engine="python/1")
 RUNNING = RunState("run-1", status="running", definition=DEFINITION, started="2026-01-01T00:00:00.000000Z")
@@ -59,7 +59,7 @@ def test_a_refusal_is_no_decision_about_a_run(replans: list[tuple[str, str]]) ->
     assert [] == replans
 
 
-def test_the_end_of_a_run_tells_of_the_whole(kept: Kept) -> None:  # noqa: F811  # the fixture
+def test_the_end_of_a_run_tells_of_the_whole(kept: Kept) -> None:
     """From its start to now, under its name; with the code of why it failed."""
     tell(replace(RUNNING, status="failed"), RunFailed(consumed=(), reason="error", error=FAILURE))
     tell(RUNNING, RunAdvanced(consumed=(), reason="completed"))
@@ -80,7 +80,7 @@ def test_the_end_of_a_run_tells_of_the_whole(kept: Kept) -> None:  # noqa: F811 
         (Ignored("result.late"), {"ignored", "result.late"}),
     ],
 )
-def test_a_plan_span_says_what_it_came_to(kept: Kept, verdict: Verdict, expected: set[str]) -> None:  # noqa: F811
+def test_a_plan_span_says_what_it_came_to(kept: Kept, verdict: Verdict, expected: set[str]) -> None:
     """In stable words alone."""
     with planning(RUNNING, a_goal("other@2")) as plan:
         plan.decided(verdict)
