@@ -6,7 +6,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 class LayeredSettings(BaseSettings):
     """Settings that read nothing by themselves: `resolve` has read every layer and hands the values in."""
 
-    model_config = SettingsConfigDict(env_prefix="AF_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="AF_", frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     @classmethod
     def settings_customise_sources(

@@ -1,7 +1,5 @@
 """What a deployment chooses about its streams: from `AF_*` variables and flags."""
 
-from pydantic import Field
-
 from agentflow.settings import MeshSettings
 
 HEARTBEATS = 3
@@ -11,8 +9,10 @@ HEARTBEATS = 3
 class ProvisionSettings(MeshSettings):
     """Choices of provisioning, beside `AF_NATS_URL` and `AF_REPLICAS`."""
 
-    heartbeat: float = Field(2.0, description="seconds between registry heartbeats, the same for every service")
-    capacity: float = Field(1.0, description="factor on the room every stream reserves")
+    heartbeat: float = 2.0
+    """Seconds between registry heartbeats (`AF_HEARTBEAT`, the same for every service)."""
+    capacity: float = 1.0
+    """Factor on the room every stream reserves (`AF_CAPACITY`)."""
 
     @property
     def registry_ttl(self) -> float:
