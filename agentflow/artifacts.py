@@ -6,11 +6,11 @@ is sealed; whoever reads the envelope fetches it and compares the hash.
 
 import msgspec
 
-from agentflow.envelope import MAX_INLINE_PAYLOAD, Envelope, Sealed, claim_for, claim_in, encode_payload, sha256_hex
-from agentflow.errors import EvidenceError, SchemaError
+from agentflow.envelope import MAX_INLINE_PAYLOAD, Envelope, Sealed, claim_for, claim_in, encode_payload
+from agentflow.errors import SchemaError
 from agentflow.mesh.transport import Objects
 from agentflow.payloads import Payload
-from agentflow.schemas import decode_payload
+from agentflow.schemas import decode_payload, open_claim
 
 MAX_ARTIFACT = 64 * 1024 * 1024
 """Bytes one artifact may have."""
@@ -46,24 +46,7 @@ async def check_out(objects: Objects, envelope: Envelope) -> Payload:
     if claim is None:
         return decode_payload(envelope.schema, envelope.payload)
     _check_size(claim.size, f"artifact {claim.artifact[:80]}")
-    return opened(envelope, await objects.get(claim.artifact))
-
-
-def opened(envelope: Envelope, data: bytes) -> Payload:
-    """The typed payload of a claim check whose artifact is `data`.
-
-    Raises `SchemaError`, and `EvidenceError` for bytes that are not the ones sealed.
-    """
-    claim = claim_in(envelope.payload)
-    if claim is None:
-        return decode_payload(envelope.schema, envelope.payload)
-    if len(data) != claim.size or sha256_hex(data) != claim.sha256:
-        raise EvidenceError(
-            f"artifact {claim.artifact[:80]} of envelope {envelope.id} is not what was sealed",
-            code="artifact.altered",
-            artifact=claim.artifact,
-        )
-    return decode_payload(envelope.schema, data)
+    return open_claim(envelope, await objects.get(claim.artifact))
 
 
 def _check_size(size: int, what: str) -> None:

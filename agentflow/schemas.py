@@ -14,10 +14,12 @@ from agentflow.envelope import (
     Sealed,
     brief,
     claim_for,
+    claim_in,
     encode_payload,
     seal,
+    sha256_hex,
 )
-from agentflow.errors import SchemaError
+from agentflow.errors import EvidenceError, SchemaError
 from agentflow.payloads import SCHEMAS, Payload, schema_of
 
 P = TypeVar("P", bound=Payload)
@@ -38,6 +40,23 @@ def decode_payload(schema: str, payload: bytes | msgspec.Raw) -> Payload:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         found = brief(error)
         raise SchemaError(f"payload breaks {schema}: {found}", code="schema.mismatch", found=found) from error
+
+
+def open_claim(envelope: Envelope, data: bytes) -> Payload:
+    """The typed payload of an envelope with a claim check, given the artifact it refers to.
+
+    Raises `SchemaError`, and `EvidenceError` (`artifact.altered`) for bytes that are not the ones sealed.
+    """
+    claim = claim_in(envelope.payload)
+    if claim is None:
+        return decode_payload(envelope.schema, envelope.payload)
+    if len(data) != claim.size or sha256_hex(data) != claim.sha256:
+        raise EvidenceError(
+            f"artifact {claim.artifact[:80]} of envelope {envelope.id} is not what was sealed",
+            code="artifact.altered",
+            artifact=claim.artifact,
+        )
+    return decode_payload(envelope.schema, data)
 
 
 def payload_as(sealed: Sealed, struct: type[P]) -> P:

@@ -2,11 +2,10 @@
 
 import msgspec
 
-from agentflow.artifacts import opened
 from agentflow.envelope import Envelope, Sealed, claim_in, sha256_hex, stored_hash, unseal
 from agentflow.errors import AgentflowError
 from agentflow.payloads import Consumed, Decision, DefinitionRef, GoalAccepted, GoalRejected, InputRejected, Payload
-from agentflow.schemas import decode_payload
+from agentflow.schemas import decode_payload, open_claim
 from agentflow_streams.deciders import Arrival, Recorded
 
 _HASH = 84
@@ -65,4 +64,4 @@ def hashes_of(body: bytes) -> tuple[str, ...]:
 def _payload(sealed: Sealed, arrival: Arrival) -> Payload:
     if claim_in(sealed.envelope.payload) is None or arrival.artifact is None:
         return decode_payload(sealed.envelope.schema, sealed.envelope.payload)
-    return opened(sealed.envelope, arrival.artifact)
+    return open_claim(sealed.envelope, arrival.artifact)

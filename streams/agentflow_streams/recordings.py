@@ -38,7 +38,7 @@ class Blob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     @property
     def data(self) -> bytes:
         """The bytes."""
-        return base64.b64decode(self.base64) if self.base64 else self.text.encode()
+        return base64.b64decode(self.base64, validate=True) if self.base64 else self.text.encode()
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -30,6 +30,7 @@ FIGURES = {
     "workflow_ms",
     "workflows_per_s",
     "verify",
+    "replay",
     "lost",
     "duplicates",
     "anomalies",
@@ -69,6 +70,7 @@ def test_all_shipped_tickets_are_worked_with_nothing_lost_or_done_twice(tmp_path
     assert (figures["failed"], figures["lost"], figures["duplicates"]) == (0, 0, 0)
     assert (figures["anomalies"], figures["blocked"]) == (1, 1)
     assert figures["verify"]["ok"] is True
+    assert {"runs": figures["tickets"], "matched": figures["tickets"]} == figures["replay"]
     assert figures["verify"]["envelopes"] > figures["tickets"] * 8
     assert 0.5 < figures["accuracy"] <= 1.0
     directory = Path(figures["data_dir"])

@@ -99,8 +99,8 @@ STORIES: dict[str, dict[str, Any]] = {
 class Recorder:
     """A mesh with a planner, and agents that answer by the stories."""
 
-    def __init__(self, mesh: JetStreamTransport) -> None:
-        self.mesh = mesh
+    def __init__(self, mesh: JetStreamTransport, url: str) -> None:
+        self.mesh, self.url = mesh, url
         self._sent = 0
 
     async def play(self, run: str, story: dict[str, Any]) -> None:
@@ -180,7 +180,7 @@ async def recording(directory: Path) -> AsyncIterator[Recorder]:
     try:
         await provision(mesh)
         await store_definition(mesh, ORDER, "order", "1.0.0", "fsm", applied=START)
-        objects, recorder = await mesh.objects(ARTIFACTS), Recorder(mesh)
+        objects, recorder = await mesh.objects(ARTIFACTS), Recorder(mesh, server.url)
         planner = Planner(mesh, objects, Catalog(mesh, objects, engine_for("python")), logs.get("recording"))
         runs = ("workflows.*.in", "workflows.*.results.*")
         works = [

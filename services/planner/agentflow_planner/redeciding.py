@@ -8,12 +8,12 @@ stored no more. Neither a broker nor a clock can be reached from here.
 
 from datetime import datetime
 
-from agentflow.artifacts import opened
 from agentflow.clock import parse_time
 from agentflow.envelope import Sealed, sha256_hex
 from agentflow.errors import AgentflowError, EvidenceError, InputError, SchemaError
 from agentflow.mesh.transport import Message
 from agentflow.payloads import Consumed, Decision, DefinitionRef, GoalAccepted, GoalRejected, GoalSubmitted
+from agentflow.schemas import open_claim
 from agentflow_planner.arrivals import needs_artifact, read_input, refuse_arrival
 from agentflow_planner.catalog import CHOICES
 from agentflow_planner.conditions import Engine, engine_for
@@ -131,7 +131,7 @@ class FsmRerun:
         if given.artifact is None:
             return refuse_arrival(message, Problem(given.trouble[0], given.trouble[1][:500]))
         try:
-            return read_input(message, opened(sealed.envelope, given.artifact))
+            return read_input(message, open_claim(sealed.envelope, given.artifact))
         except (InputError, EvidenceError) as error:
             return refuse_arrival(message, Problem(error.error_code, error.message[:500]))
 
