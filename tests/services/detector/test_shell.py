@@ -313,8 +313,11 @@ async def test_the_first_word_about_a_finding_stands(mesh: MemoryTransport) -> N
     assert {} == await breakers(mesh)
 
 
-async def test_junk_on_the_audit_stream_gets_one_dead_letter_and_stops_nothing(mesh: MemoryTransport) -> None:
-    """Bytes that are no envelope, a call on another's subject, an entry of another chain; folded twice, told once."""
+async def test_junk_on_the_audit_stream_gets_one_dead_letter_and_stops_nothing(
+    mesh: MemoryTransport, clock: FixedClock
+) -> None:
+    """Bytes that are no envelope, a call on another's subject, an entry of another chain; folded twice, told once, also when the
+    server has long forgotten what it stored under which id."""
     id = requested(77).envelope.id
     await mesh.publish(subjects.tool_call(id), b"\xffjunk", stream="AF_AUDIT")
     await mesh.publish(subjects.tool_audit(id), b"{}", stream="AF_AUDIT")
@@ -323,6 +326,7 @@ async def test_junk_on_the_audit_stream_gets_one_dead_letter_and_stops_nothing(m
     await burst(mesh)
 
     await watch(mesh, RULES)
+    clock.advance(3600)
     await watch(mesh, RULES)
 
     assert ["envelope.not_sealed", "envelope.not_sealed", "audit.foreign"] == [
