@@ -316,8 +316,7 @@ async def test_the_first_word_about_a_finding_stands(mesh: MemoryTransport) -> N
 async def test_junk_on_the_audit_stream_gets_one_dead_letter_and_stops_nothing(
     mesh: MemoryTransport, clock: FixedClock
 ) -> None:
-    """Bytes that are no envelope, a call on another's subject, an entry of another chain; folded twice, told once, also when the
-    server has long forgotten what it stored under which id."""
+    """Three kinds of it, folded twice: told once, also when the server has forgotten what it stored under which id."""
     id = requested(77).envelope.id
     await mesh.publish(subjects.tool_call(id), b"\xffjunk", stream="AF_AUDIT")
     await mesh.publish(subjects.tool_audit(id), b"{}", stream="AF_AUDIT")
