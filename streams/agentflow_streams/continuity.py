@@ -80,14 +80,20 @@ class Chains:
         """Take in the place of a moved envelope; it counts where nothing clean holds that place."""
         self._doubtful.append((link, link.hash))
 
-    def disown(self, places: Set[tuple[str, int]]) -> None:
-        """Forget the places that envelopes claimed which the mesh refused: they hold none."""
-        for chain, links in list(self.links.items()) if places else ():
-            kept = [link for link in links if (link.stream, link.seq) not in places]
-            if len(kept) != len(links):
-                self.links[chain] = kept
-            if not kept:
+    def disown(self, places: Set[tuple[str, int]], named: Set[tuple[str, int, str]]) -> set[tuple[str, int]]:
+        """Forget the places that strangers' envelopes claimed: they hold none. Returns where those are.
+
+        They are told by where they are, or also by their hash (`named`).
+        """
+        found = set(places)
+        for chain, links in list(self.links.items()) if places or named else ():
+            strange = {link for link in links if _place(link) in places or (*_place(link), link.hash) in named}
+            if strange:
+                found.update(map(_place, strange))
+                self.links[chain] = [link for link in links if link not in strange]
+            if not self.links[chain]:
                 del self.links[chain]
+        return found
 
     def last_place(self, chain: str) -> Link:
         """The link with the highest place of a chain that has one."""
@@ -142,6 +148,10 @@ class Chains:
             self.expired += 1
             return False
         return True
+
+
+def _place(link: Link) -> tuple[str, int]:
+    return link.stream, link.seq
 
 
 def _missing_places(links: Iterable[Link]) -> int:

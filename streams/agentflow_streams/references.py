@@ -12,7 +12,7 @@ from typing import Literal
 
 from agentflow import subjects
 from agentflow.chain import Link
-from agentflow.envelope import Ref, Sealed, claim_in, sha256_hex
+from agentflow.envelope import Ref, Sealed, claim_in, sha256_hex, stored_hash
 from agentflow.errors import SubjectError
 from agentflow.payloads import Command, DeadLetter, Decision, GoalRejected, InputRejected, Payload
 from agentflow_streams.continuity import ANYWHERE, HOMES, may_have_expired
@@ -33,6 +33,9 @@ _RESTS_ON = {"tool.completed/1": frozenset({"AF_AUDIT"}), "tool.failed/1": froze
 
 Place = tuple[str, int]
 """A stream and a sequence."""
+
+STRANGERS = ("call.misplaced", "call.reply_to", "envelope.", "reply.", "result.", "schema.unexpected", "stray.")
+"""How the codes of dead letters begin whose message the mesh itself never made: it takes no place in any chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ class References:
         self._strangers: dict[str, list[Stranger]] = {}
         self._damaged: dict[str, list[Stranger]] = {}
         self._given_up: dict[str, set[Place]] = {}
+        self._disowned: set[tuple[str, int, str]] = set()
         self._consumed: set[tuple[str, str]] = set()
         self._read_at: list[tuple[str, int, int, str]] = []
         self._found: list[Damage] = []
@@ -165,6 +169,10 @@ class References:
             if (hash, stranger.subject) in self._consumed
         }
 
+    def strangers(self) -> Set[tuple[str, int, str]]:
+        """Stream, sequence and hash of sound envelopes that were given up as nothing the mesh makes."""
+        return self._disowned
+
     def took(self, record: Record) -> bool:
         """Whether a decision consumed this envelope as what it is: then its payload was there once."""
         return record.sealed is not None and (record.sealed.hash, record.subject) in self._consumed
@@ -217,6 +225,8 @@ class References:
         subject = sealed.envelope.subject
         if isinstance(payload, DeadLetter) and subject == f"dead.{payload.stream}.{payload.consumer}":
             self._given_up.setdefault(_given_up(payload), set()).add((payload.stream, payload.seq))
+            if payload.code.startswith(STRANGERS) and (hash := _sealed_hash(payload)):
+                self._disowned.add((payload.stream, payload.seq, hash))
         elif isinstance(payload, Decision | GoalRejected | InputRejected) and subject.endswith(".out"):
             self._consumed.update((each.hash, each.subject) for each in payload.consumed)
 
@@ -364,6 +374,15 @@ def _home(subject: str) -> str:
         return subjects.stream_of(subject)
     except SubjectError:
         return ""
+
+
+def _sealed_hash(letter: DeadLetter) -> str:
+    """The hash of the envelope a letter holds; empty where it holds none, or keeps it elsewhere."""
+    try:
+        hashes = stored_hash(base64.b64decode(letter.body_base64, validate=True))
+    except (binascii.Error, ValueError):
+        return ""
+    return hashes[0] if hashes is not None and hashes[0] == hashes[1] else ""
 
 
 def _given_up(letter: DeadLetter) -> str:

@@ -139,14 +139,14 @@ class Verifier:
         junk = {
             (record.stream, record.seq)
             for record in self._unclean
-            if record.damage == "foreign" or (record.damage == "edited" and record.sealed is None)
+            if record.damage in ("foreign", "moved") or (record.damage == "edited" and record.sealed is None)
         }
         return (junk - self._open_inputs) & self._references.refused()
 
     def _disowned(self) -> set[Place]:
         """Where sound envelopes are that were refused as somebody else's; they hold no place in any chain."""
-        found = self._references.disowned() - {(record.stream, record.seq) for record in self._unclean}
-        self._chains.disown(found)
+        unclean = {(record.stream, record.seq) for record in self._unclean}
+        found = self._chains.disown(self._references.disowned() - unclean, self._references.strangers())
         for place in sorted(found):
             self._cautions.append(Caution(*place, "an envelope that was refused, and is accounted for"))
         return found

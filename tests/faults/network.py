@@ -103,8 +103,8 @@ def mesh_in(network: Namespace) -> type[LocalMesh]:
     """A local mesh whose services live in a namespace."""
 
     class NamespacedMesh(LocalMesh):
-        def _child(self, program: Program, number: int) -> ChildProcess:
-            child = super()._child(program, number)
+        def _child(self, program: Program, name: str) -> ChildProcess:
+            child = super()._child(program, name)
             child.argv = tuple(network.entered(child.argv))
             return child
 

@@ -169,7 +169,10 @@ class Planner:
         on_run = given.ref.subject.startswith("workflows.")
         leader = await self._transport.last(STREAM, subjects.workflow_out(given.workflow_id))
         state = slot.state
-        if state is not None and slot.settled and leader is not None and leader.seq == state.out_seq and on_run:
+        current = state is not None and leader is not None and leader.seq == state.out_seq
+        if current and not on_run:
+            return []
+        if state is not None and current and slot.settled:
             start, end = slot.settled + 1, given.ref.seq - 1
             found = (
                 await read_inputs(self._transport, self._objects, given.workflow_id, start, end) if start <= end else []
