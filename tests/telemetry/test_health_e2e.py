@@ -114,8 +114,8 @@ async def test_a_killed_and_a_frozen_broker_make_a_service_unready_until_it_is_b
             await says(url, 200)
 
 
-async def test_a_service_that_drains_is_not_ready(tmp_path: Path) -> None:
-    """SIGTERM takes it out of service at once; what it has in hand it finishes."""
+async def test_a_service_with_pages_ends_well_on_sigterm(tmp_path: Path) -> None:
+    """Its server, its probe and its thread hold nothing up; that it is unready meanwhile is the core's test to show."""
     log = tmp_path / "detector.log"
     async with provisioned(tmp_path) as server:
         with detector(server, log) as process:
