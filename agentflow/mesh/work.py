@@ -57,6 +57,7 @@ class Worker:
         self._consumer, self._handle, self._give_up, self._policy, self._log = consumer, handle, give_up, policy, log
         self._retries = retries
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
+        self._places: set[tuple[str, int]] = set()
 
     def _slots(self) -> int:
         return self._policy.concurrency - len(self._tasks)
@@ -67,14 +68,28 @@ class Worker:
         beating = asyncio.create_task(self._keep_alive(), name="keep-alive")
         try:
             async for delivery in self._consumer.deliveries(self._slots):
+                if self._is_in_hand(delivery):
+                    continue
                 task = asyncio.create_task(self._one(delivery), name=f"handle-{delivery.message.subject}")
                 self._tasks[task] = delivery
-                task.add_done_callback(self._tasks.pop)
+                self._places.add(_place(delivery))
+                task.add_done_callback(self._done)
                 await asyncio.sleep(0)
             while self._tasks:
                 await asyncio.wait(self._tasks)
         finally:
             await end(closing, beating, *self._tasks)
+
+    def _is_in_hand(self, delivery: Delivery) -> bool:
+        """Whether this is another delivery of a message that is being handled here: its sign of life came too late.
+
+        It is not handled a second time beside the first, nor counted against it: whoever settles one delivery settles
+        the message. Without this a process that is too busy to be in time is given more to do for it.
+        """
+        return _place(delivery) in self._places
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._places.discard(_place(self._tasks.pop(task)))
 
     async def _close_on(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -139,3 +154,7 @@ class Worker:
     async def _again(self, delivery: Delivery) -> None:
         self._log.exception("message.failed", subject=delivery.message.subject, deliveries=delivery.deliveries)
         await delivery.nak(self._policy.retry_delay)
+
+
+def _place(delivery: Delivery) -> tuple[str, int]:
+    return delivery.message.stream, delivery.message.seq

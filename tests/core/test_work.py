@@ -309,6 +309,36 @@ async def test_no_more_are_handled_at_once_than_there_are_slots() -> None:
     assert {0, 1, 2} == set(source.slots)
 
 
+async def test_a_message_that_comes_again_while_it_is_in_hand_is_not_handled_beside_itself() -> None:
+    """Neither handled twice nor given up, however often it comes; once the first is settled it is handled as any other."""
+    begun: list[int] = []
+    go_on = asyncio.Event()
+
+    async def slow(delivery: Delivery) -> None:
+        begun.append(delivery.message.seq)
+        await go_on.wait()
+
+    first, again, often, other = (
+        FakeDelivery(1),
+        FakeDelivery(1, deliveries=2),
+        FakeDelivery(1, deliveries=9),
+        FakeDelivery(2),
+    )
+    gave_up = GaveUp()
+    consumer_ = FakeConsumer(first, again, often, other)
+    async with working(consumer_, slow, gave_up):
+        await eventually(lambda: begun == [1, 2])
+        go_on.set()
+        await eventually(lambda: first.settled and other.settled)
+        late = FakeDelivery(1, deliveries=2)
+        consumer_.waiting.append(late)
+        await eventually(lambda: late.settled)
+
+    assert ([("ack",)], [], [], [("ack",)]) == (first.settled, again.settled, often.settled, late.settled)
+    assert [1, 2, 1] == begun
+    assert [] == gave_up.records
+
+
 async def test_a_slow_handler_does_not_hold_up_the_others() -> None:
     """One slot stays with it, the other goes on."""
     slow, others, never = FakeDelivery(1), [FakeDelivery(number) for number in range(2, 6)], asyncio.Event()
