@@ -9,11 +9,11 @@ async def test_a_connection_knows_the_backlog_of_its_consumers(mesh: Mesh) -> No
     transport = mesh.transport
     await transport.create_stream(stream())
     await fill(transport, 5)
-    assert [] == list(await transport.consumers())
+    assert [] == list(await transport.attached())
 
     async with Worker(await transport.consume(consumer()), capacity=2) as worker:
         await eventually(lambda: len(worker.seen) == 2)
-        [held] = await transport.consumers()
+        [held] = await transport.attached()
         assert ("EVENTS", "worker", True) == (held.stream, held.name, held.exists)
         assert (3, 2) == (held.pending, held.unacknowledged)
         worker.in_hand = -100
@@ -21,11 +21,11 @@ async def test_a_connection_knows_the_backlog_of_its_consumers(mesh: Mesh) -> No
         await worker.ack(*worker.seen)
 
         async def settled() -> bool:
-            [state] = await transport.consumers()
+            [state] = await transport.attached()
             return (state.pending, state.unacknowledged) == (0, 0)
 
         await eventually(settled)
-    assert [] == list(await transport.consumers())
+    assert [] == list(await transport.attached())
 
 
 async def test_other_subjects_are_no_backlog(mesh: Mesh) -> None:
@@ -36,7 +36,7 @@ async def test_other_subjects_are_no_backlog(mesh: Mesh) -> None:
     await fill(transport, 2, "events.a")
     await fill(transport, 3, "events.b")
 
-    [state] = await transport.consumers()
+    [state] = await transport.attached()
 
     assert 2 == state.pending
 

@@ -13,9 +13,9 @@ from agentflow.errors import ConfigError, Denied, InputError, NotStored
 from agentflow.mesh.memory import MemoryTransport
 from agentflow.mesh.transport import Message, StreamInfo
 from agentflow.payloads import StepCompleted
-from agentflow_streams import finding, replay
+from agentflow_streams import installed, replay
 from agentflow_streams.fidelity import ReplayReport
-from agentflow_streams.finding import installed_deciders
+from agentflow_streams.installed import installed_deciders
 from agentflow_streams.readonly import ReadOnly
 from agentflow_streams.recorder import record_runs
 from agentflow_streams.replay import replay_histories, replay_runs
@@ -292,7 +292,7 @@ async def test_a_run_of_a_planner_that_is_not_here_is_no_match(mesh: PlannerMesh
 def test_the_planner_is_found_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state machine's decider is installed; where no planner is, that is said."""
     assert "fsm" in installed_deciders()
-    monkeypatch.setattr(finding, "DECIDERS", "agentflow.no_such_group")
+    monkeypatch.setattr(installed, "DECIDERS", "agentflow.no_such_group")
     installed_deciders.cache_clear()
     with pytest.raises(ConfigError) as refused:
         installed_deciders()

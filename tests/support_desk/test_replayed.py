@@ -11,7 +11,6 @@ from agentflow_streams.replay import replay_histories
 from agentflow_support_desk.commands import is_good, show
 from agentflow_support_desk.demo import Outcome
 from agentflow_support_desk.desk import Desk
-from agentflow_support_desk.figures import sentences
 
 HISTORIES = Path(__file__).parents[1] / "replay" / "histories"
 
@@ -33,12 +32,14 @@ def outcome(replayed: ReplayReport, tmp_path: Path, **changed: Any) -> Outcome:
         "workflows_per_s": 1.0,
         "verify": {"ok": True, "envelopes": 9, "chains": 3},
         "replay": {"runs": replayed.replay.runs, "matched": replayed.replay.matched},
+        "anomalies": 0,
+        "blocked": 0,
         "lost": 0,
         "duplicates": 0,
         "data_dir": str(tmp_path),
         **changed,
     }
-    return Outcome(figures, {"answered": 1}, [], Desk(tmp_path), [], sentences(replayed))
+    return Outcome(figures, {"answered": 1}, [], Desk(tmp_path), [], replayed.sentences())
 
 
 async def test_a_run_that_matches_is_told_and_the_demo_is_good(

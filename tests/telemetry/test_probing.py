@@ -29,7 +29,7 @@ class Watched(MemoryTransport):
     def server_id(self) -> str:
         return self.name
 
-    async def consumers(self) -> Sequence[ConsumerState]:
+    async def attached(self) -> Sequence[ConsumerState]:
         return [ConsumerState("EVENTS", "worker", exists=self.there)]
 
 
@@ -152,7 +152,7 @@ async def test_consumers_of_a_broker_that_is_away_are_not_missing(transport: Wat
     async def unreachable() -> Sequence[ConsumerState]:
         raise Unreachable("away")
 
-    transport.consumers = unreachable  # type: ignore[method-assign]  # one fault for one test
+    transport.attached = unreachable  # type: ignore[method-assign]  # one fault for one test
     running = asyncio.create_task(Probe(transport, health, stores=Stores()).run(asyncio.Event()))
     try:
         await eventually(lambda: "broker" in health.report().checks)
