@@ -26,6 +26,9 @@ _RENEWAL = "renewal"
 PIN_TIMEOUT = 2.0
 """Seconds until a silent active process loses its place to one that stands by."""
 
+HEARING_TIMEOUT = 1.0
+"""Seconds a broker gets to show that we hear it."""
+
 
 def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
     """The server's configuration of a durable consumer; `max_deliver` is unlimited, deliveries are counted by us."""
@@ -166,6 +169,7 @@ class PullConsumer:
         self._heard = 0.0
         self._pin = ""
         self._gone = False
+        self._deaf = False
         self._renewed = 0.0
         self._requests = 0
         self._closing = False
@@ -182,9 +186,10 @@ class PullConsumer:
         """Requests in flight died with the connection: forget them."""
         self._outstanding = 0
         self._pin = ""
+        self._deaf = False
 
     async def _on_message(self, msg: Msg) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._heard, self._deaf = asyncio.get_running_loop().time(), False
         if msg.reply.startswith("$JS.ACK."):
             self._outstanding = max(0, self._outstanding - 1)
             delivery = JetStreamDelivery(msg, self._api)
@@ -242,6 +247,19 @@ class PullConsumer:
         """No message, status or heartbeat for longer than the server may stay silent on a live request."""
         return asyncio.get_running_loop().time() - self._heard > self._expires
 
+    async def _hears(self) -> bool:
+        """Whether the broker answers; asked before more messages are, once it owed us an answer and gave none.
+
+        A process that can speak and not hear would have every message delivered to it again and again, each counted as
+        a delivery, until whoever hears one at last takes it for one that kills its process.
+        """
+        try:
+            await self._api.round_trip(HEARING_TIMEOUT)
+            self._deaf = False
+        except MeshError:
+            await asyncio.sleep(self.POLL)
+        return not self._deaf
+
     async def _make_again(self) -> None:
         """The consumer was deleted: make it again. It starts over, and every handler knows what it has handled."""
         self._outstanding, self._pin = 0, ""
@@ -256,7 +274,9 @@ class PullConsumer:
         if self._gone and self._api.client.is_connected:
             await self._make_again()
         if self._outstanding and self._silent():
-            self._outstanding = 0
+            self._outstanding, self._deaf = 0, True
+        if self._deaf and not await self._hears():
+            return
         if self._spec.pinned and self._outstanding == 0 and free <= 0:
             await self._renew()
         missing = free - self._outstanding - self._received.qsize()
