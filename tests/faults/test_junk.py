@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -135,13 +137,17 @@ def spent(pids: Mapping[str, int]) -> dict[str, tuple[float, int]]:
 async def cli(world: World, *arguments: str) -> tuple[int, Any]:
     """A command of `agentflow`, with what it printed as JSON."""
     process = await asyncio.create_subprocess_exec(
-        ".venv/bin/agentflow", *arguments, "--json", "--nats-url", world.mesh.url,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        str(Path(sys.executable).parent / "agentflow"),
+        *arguments,
+        "--json",
+        env={**os.environ, "AF_NATS_URL": world.mesh.url, "AF_MONITOR_URL": world.mesh.server.monitor_url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     assert b"Traceback" not in err, err.decode()
-    return process.returncode, json.loads(out) if out.strip() else None
+    return process.returncode, json.loads(out) if process.returncode == 0 else err.decode()
 
 
 async def lives_on(world: World, run: Run, pids: Mapping[str, int]) -> None:
