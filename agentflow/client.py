@@ -20,7 +20,7 @@ from typing import Any, Self
 from agentflow import subjects
 from agentflow.clock import Clock, SystemClock
 from agentflow.definitions import Applied, apply_definition
-from agentflow.errors import Conflict, OutcomeUnknown, Unreachable
+from agentflow.errors import Conflict, OutcomeUnknown, SubjectError, Unreachable
 from agentflow.ids import check_token
 from agentflow.inputs import Inputs
 from agentflow.mesh.connect import connect
@@ -119,7 +119,9 @@ class Client:
         found: dict[str, RunState] = {}
         for subject in ("workflows.*.in", "workflows.*.out"):
             async for message in self.transport.read(STREAM, subject):
-                run_id = subjects.parse(message.subject).owner
+                run_id = owner_of(message.subject)
+                if run_id is None:
+                    continue  # the server stores also what is no run's
                 event = await stored_event(self.transport, message)
                 found[run_id] = evolve(found.get(run_id) or RunState(run_id), event)
         wanted = [
@@ -140,6 +142,14 @@ class Client:
                 run_id=run_id,
                 hint="choose another id, or give none",
             )
+
+
+def owner_of(subject: str) -> str | None:
+    """The run a subject belongs to; None for one outside the grammar, such as a literal `workflows.*.in`."""
+    try:
+        return subjects.parse(subject).owner
+    except SubjectError:
+        return None
 
 
 def url_from(environment: Mapping[str, str]) -> str:

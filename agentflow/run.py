@@ -11,6 +11,8 @@ from agentflow.envelope import claim_in, unseal
 from agentflow.errors import (
     Conflict,
     EnvelopeError,
+    EvidenceError,
+    InputError,
     NotStored,
     OutcomeUnknown,
     RunCancelled,
@@ -208,11 +210,20 @@ class _NoHints:
 
 
 async def stored_event(transport: Transport, message: Message) -> RunEvent:
-    """A stored message as an event, its payload fetched where a claim check stands for it."""
+    """A stored message as an event, its payload fetched where a claim check stands for it.
+
+    An input whose payload is not there, or is no payload, is shown as it is: anyone may have put it there. A decision's
+    raises `EvidenceError`, `NotStored` or `SchemaError`.
+    """
     event = read_event(message)
     if event.envelope is None or claim_in(event.envelope.payload) is None:
         return event
-    payload: Payload = await check_out(await transport.objects(ARTIFACTS), event.envelope)
+    try:
+        payload: Payload = await check_out(await transport.objects(ARTIFACTS), event.envelope)
+    except (EvidenceError, InputError, NotStored):
+        if message.subject.endswith(".out"):
+            raise
+        return event
     return read_event(message, payload)
 
 

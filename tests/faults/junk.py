@@ -74,6 +74,10 @@ SEALED: Mapping[str, Maker] = {
     "600 KiB, sealed": lambda subject: resealed(
         _sealed(subject), lambda m: m["payload"].update(data={"t": "x" * 600_000})
     ),
+    "a payload that is not there": lambda subject: resealed(
+        _sealed(subject),
+        lambda m: m.update(payload={"artifact": "sha256-" + "d" * 64, "sha256": "d" * 64, "size": 200_000}),
+    ),
     "forged": _forged,
     "a broken chain": lambda subject: _sealed(subject, place=ChainPlace("workflow:live:x", 7, "c" * 64)),
 }
