@@ -31,11 +31,12 @@ _TEMPLATES = {
     "tool.call": "tools.calls.{id}",
     "tool.result": "tools.results.{agent}.{id}",
     "tool.audit": "tools.audit.{id}",
-    "tool.anomaly": "tools.anomaly",
+    "tool.anomaly": "tools.anomaly.{id}",
     "protocol": "protocols.{protocol}.{topic}",
     "timer.set": "timers.set.{kind}.{id}.{n}",
     "timer.due": "timers.due.{kind}.{id}.{n}",
     "dead": "dead.{stream}.{consumer}",
+    "dead.case": "dead.{stream}.{consumer}.{id}",
 }
 
 

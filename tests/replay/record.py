@@ -153,7 +153,7 @@ class Recorder:
         sealed = envelope(
             payload,
             subject,
-            sender="agent",
+            sender=command.envelope.to,
             place=place,
             causes=(command.ref,),
             metadata=dict(command.envelope.metadata),
