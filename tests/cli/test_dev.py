@@ -121,7 +121,9 @@ async def test_other_commands_find_a_mesh_that_runs(tmp_path: Path) -> None:
         await end(process, signal.SIGINT)
 
     report = json.loads(out)
-    assert (said["nats_url"], "local mesh", True) == (report["mesh"], report["found_by"], report["ok"])
+    assert (said["nats_url"], "local mesh") == (report["mesh"], report["found_by"])
+    broken = {each["check"] for each in report["findings"] if each["level"] == "error"}
+    assert broken <= {"consumers"}  # the stubs attach to none
     assert not is_there(said["data_dir"])
 
 

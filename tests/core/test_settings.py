@@ -47,6 +47,8 @@ def test_variables_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch
         "AF_DRAIN_TIMEOUT": "30",
         "AF_ALLOW_VOLATILE": "true",
         "AF_CRASH_AT": "executor.after_intent:2",
+        "AF_HTTP_ADDRESS": "0.0.0.0:9464",
+        "AF_TRACES": "otlp",
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)

@@ -19,7 +19,7 @@ from tests.support.profiles import wire
 T = r"[A-Za-z0-9_-]{1,64}"
 GRAMMAR = re.compile(
     rf"workflows\.{T}\.(in|out|results\.{T})|agents\.{T}\.(in|out)(\.{T})?|tools\.(calls|audit)\.{T}"
-    rf"|tools\.results\.{T}\.{T}|tools\.anomaly|protocols\.{T}\.{T}|timers\.(set|due)\.{T}\.{T}\.{T}|dead\.{T}\.{T}(\.{T})?"
+    rf"|tools\.results\.{T}\.{T}|tools\.anomaly(\.{T})?|protocols\.{T}\.{T}|timers\.(set|due)\.{T}\.{T}\.{T}|dead\.{T}\.{T}(\.{T})?"
 )
 """The table of architecture, section 3.4, once more."""
 

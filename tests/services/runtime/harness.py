@@ -157,9 +157,10 @@ class Desk:
         return [payload_as(unseal(each.body, each.subject), DeadLetter) for each in await self.stored("AF_DEAD")]
 
     async def pending(self, agent_id: str) -> int:
-        """Messages of an agent that are neither acknowledged nor given up."""
-        durable = cast(MemoryTransport, self.mesh).broker.durables["AF_AGENTS", f"agent-{agent_id}"]
-        return len(durable._pending)
+        """Messages of an agent that are neither acknowledged nor given up; -1 while it has no consumer."""
+        broker = cast(MemoryTransport, self.mesh).broker
+        durable = broker.durables.get(("AF_AGENTS", f"agent-{agent_id}"))
+        return len(durable._pending) if durable else -1
 
     def deliveries(self, agent_id: str) -> int:
         """How often the agent's one pending message has been delivered."""
