@@ -17,7 +17,7 @@ from agentflow.errors import AgentflowError, EvidenceError, InputError, MeshErro
 from agentflow.mesh.retries import Retries
 from agentflow.mesh.transport import Consumer, Delivery
 from agentflow.telemetry.metrics import message_given_up
-from agentflow.telemetry.watching import Handling, handling
+from agentflow.telemetry.watching import Handling, handling, watching
 
 LONGEST_PAUSE = 15.0
 """Seconds at most until a message comes again after the mesh was in trouble."""
@@ -40,6 +40,8 @@ class WorkPolicy:
     max_deliveries: int
     retry_delay: float = 0.5
     """Seconds until a message is delivered again after an error."""
+    observed: bool = True
+    """Whether deliveries are counted and traced; a watcher only looks at what others handle."""
 
 
 class Worker:
@@ -109,7 +111,7 @@ class Worker:
         return min(doubled, max(first, LONGEST_PAUSE))
 
     async def _one(self, delivery: Delivery) -> None:
-        with handling(delivery) as work:
+        with handling(delivery) if self._policy.observed else watching() as work:
             await self._settle(delivery, work)
 
     async def _settle(self, delivery: Delivery, work: Handling) -> None:

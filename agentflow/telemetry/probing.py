@@ -132,7 +132,7 @@ class Probe:
                 lost = [f"{each.name} of {each.stream}" for each in self.consumers if not each.exists]
                 why = f"not there: {', '.join(lost)}" if lost else ""
                 self._health.says("consumers", ok=not lost, code="consumer.missing" if lost else "", why=why)
-            await asyncio.sleep(CONSUMERS_EVERY)
+            await asyncio.sleep(CONSUMERS_EVERY if self.consumers else EVERY)
 
 
 def server_problem(monitor_url: str) -> str | None:

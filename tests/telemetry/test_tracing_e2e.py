@@ -76,6 +76,12 @@ def log_text(running: RunningDesk) -> str:
     return "".join(path.read_text() for path in running.mesh.logs.glob("*.log") if path.stem in SERVICES)
 
 
+async def scrape_all(running: RunningDesk) -> dict[str, str]:
+    """The metrics of every service by its name; nothing until those that work have looked at their consumers."""
+    found = {kind: await scrape(url) for kind, url in (await pages(running.client.transport)).items()}
+    return found if all("consumer_pending_messages" in found.get(kind, "") for kind in SERVICES[:3]) else {}
+
+
 async def test_a_run_is_one_trace_through_all_processes_and_metrics_count_it(tmp_path: Path) -> None:
     """From the client's submit to the end of the run: one root, every parent exported, every step there.
 
@@ -87,7 +93,9 @@ async def test_a_run_is_one_trace_through_all_processes_and_metrics_count_it(tmp
             await submit(running.mesh.url, "run-1", {"amount": 20, "note": CANARIES[1]}, **collector.environment)
             assert {"booked": 20, "receipt": 21} == await running.client.run("run-1").result(timeout=60)
             found = await whole_trace(collector, "run-1")
-            metrics = {kind: await scrape(url) for kind, url in (await pages(running.client.transport)).items()}
+            metrics = await eventually(
+                lambda: scrape_all(running), "every service has looked at its consumers", within=30
+            )
             logged = log_text(running)
 
     [root] = [span for span in found if not span.parent_id]

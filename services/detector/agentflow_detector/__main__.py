@@ -9,13 +9,14 @@ from pathlib import Path
 
 from agentflow.errors import AgentflowError
 from agentflow.mesh.deadletters import write_dead_letter
+from agentflow.mesh.patience import patiently
 from agentflow.mesh.transport import ConsumerSpec, Delivery, ServiceSpec
 from agentflow.mesh.work import Worker, WorkPolicy
 from agentflow.registry import ARTIFACTS, BREAKERS, STATE
 from agentflow.service import Host, run
 from agentflow.settings import load
 from agentflow_detector.alarms import Alarms
-from agentflow_detector.doorkeeping import keep_the_door
+from agentflow_detector.doorkeeping import open_doors
 from agentflow_detector.loading import load_rules
 from agentflow_detector.metrics import DetectorMetrics
 from agentflow_detector.rules import RuleSet
@@ -97,23 +98,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def work(host: Host, settings: DetectorSettings, rules: RuleSet) -> None:
     """The service's body: catch up, then watch until `host.stop` is set, then keep a snapshot."""
-    detector = await assemble(host, settings, rules)
-    await detector.start()
+    detector = await patiently(host.transport, lambda: started(host, settings, rules))
 
     async def give_up(delivery: Delivery, code: str, reason: str) -> None:
         await write_dead_letter(host.transport, delivery, DETECTOR, DETECTOR, code, reason)
 
     spec = ConsumerSpec(STREAM, DETECTOR, FILTERS, ack_wait=settings.ack_wait, max_ack_pending=SLOTS, pinned=True)
-    policy = WorkPolicy(SLOTS, settings.ack_wait, UNLIMITED)
-    worker = Worker(await host.transport.consume(spec), detector.handle, give_up, policy, host.log)
+    policy = WorkPolicy(SLOTS, settings.ack_wait, UNLIMITED, observed=False)
+    consumer = await patiently(host.transport, lambda: host.transport.consume(spec))
+    worker, doors = Worker(consumer, detector.handle, give_up, policy, host.log), await open_doors(host)
     detail = {"rules": len(rules.rules), "rules_version": rules.version, "rules_sha256": rules.digest}
     entry = host.heartbeat_for("detector", DETECTOR, **detail, actions=list(settings.security_anomaly_action))
     async with host.registered(entry):
         host.log.info("detector.ready", **detail)
         async with asyncio.TaskGroup() as group:
             group.create_task(worker.run(host.stop), name="watch")
-            group.create_task(keep_the_door(host), name="door")
+            for door in doors:
+                group.create_task(door.run(host.stop), name="door")
     await detector.save()
+
+
+async def started(host: Host, settings: DetectorSettings, rules: RuleSet) -> Detector:
+    """The detector of a process, which has folded what there is."""
+    detector = await assemble(host, settings, rules)
+    await detector.start()
+    return detector
 
 
 async def assemble(host: Host, settings: DetectorSettings, rules: RuleSet) -> Detector:

@@ -1,11 +1,11 @@
 """The shell around `strays`: reads every stream, and writes a dead letter for each message that is nobody's."""
 
 import asyncio
-import contextlib
+import functools
 
-from agentflow.ending import end
-from agentflow.errors import InputError, MeshError
+from agentflow.errors import InputError
 from agentflow.mesh.deadletters import write_dead_letter
+from agentflow.mesh.patience import patiently
 from agentflow.mesh.transport import ConsumerSpec, Delivery
 from agentflow.mesh.work import Worker, WorkPolicy
 from agentflow.registry import CONFIG
@@ -67,17 +67,13 @@ class Doorkeeper:
         self._looked = now
 
 
-async def keep_the_door(host: Host) -> None:
-    """Read every stream until `host.stop` is set."""
+async def open_doors(host: Host) -> list[Worker]:
+    """A worker for every stream, each to be run until `host.stop` is set."""
     keeper = Doorkeeper(host)
-    policy = WorkPolicy(SLOTS, host.settings.ack_wait, UNLIMITED)
-    tasks: list[asyncio.Task[None]] = []
-    try:
-        for stream, subject in READS.items():
-            spec = ConsumerSpec(stream, NAME, (subject,), ack_wait=host.settings.ack_wait, max_ack_pending=SLOTS * 4)
-            worker = Worker(await host.transport.consume(spec), keeper.handle, keeper.give_up, policy, host.log)
-            tasks.append(asyncio.create_task(worker.run(host.stop), name=f"{NAME}-{stream}"))
-        await asyncio.gather(*tasks)
-    finally:
-        with contextlib.suppress(MeshError):
-            await end(*tasks)
+    policy = WorkPolicy(SLOTS, host.settings.ack_wait, UNLIMITED, observed=False)
+    doors: list[Worker] = []
+    for stream, subject in READS.items():
+        spec = ConsumerSpec(stream, NAME, (subject,), ack_wait=host.settings.ack_wait, max_ack_pending=SLOTS * 4)
+        consumer = await patiently(host.transport, functools.partial(host.transport.consume, spec))
+        doors.append(Worker(consumer, keeper.handle, keeper.give_up, policy, host.log))
+    return doors
