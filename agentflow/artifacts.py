@@ -7,7 +7,7 @@ is sealed; whoever reads the envelope fetches it and compares the hash.
 import msgspec
 
 from agentflow.envelope import MAX_INLINE_PAYLOAD, Envelope, Sealed, claim_for, claim_in, encode_payload
-from agentflow.errors import SchemaError
+from agentflow.errors import EvidenceError, NotStored, SchemaError
 from agentflow.mesh.transport import Objects
 from agentflow.payloads import Payload
 from agentflow.schemas import decode_payload, open_claim
@@ -47,6 +47,17 @@ async def check_out(objects: Objects, envelope: Envelope) -> Payload:
         return decode_payload(envelope.schema, envelope.payload)
     _check_size(claim.size, f"artifact {claim.artifact[:80]}")
     return open_claim(envelope, await objects.get(claim.artifact))
+
+
+async def check_out_sent(objects: Objects, envelope: Envelope) -> Payload:
+    """As `check_out`, for a message that was delivered: its payload was stored before it, so one that is gone stays so.
+
+    Raises `EvidenceError` (`artifact.missing`) where `check_out` raises `NotStored`: to come again would not help.
+    """
+    try:
+        return await check_out(objects, envelope)
+    except NotStored as error:
+        raise EvidenceError(f"the payload of envelope {envelope.id} is not there", code="artifact.missing") from error
 
 
 def _check_size(size: int, what: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from agentflow import crash, logs
-from agentflow.artifacts import check_in, check_out
+from agentflow.artifacts import check_in, check_out, check_out_sent
 from agentflow.clock import Clock, format_time
 from agentflow.errors import Conflict, EvidenceError, InputError, MeshError
 from agentflow.mesh.deadletters import write_dead_letter
@@ -80,7 +80,7 @@ class CallHandler:
         """
         call = open_call(delivery.message.body, delivery.message.subject)
         with logs.bound(call.sealed):
-            request = read_request(call, await check_out(self._objects, call.sealed.envelope))
+            request = read_request(call, await check_out_sent(self._objects, call.sealed.envelope))
             case = self._case(call, request)
             trail = await self._trail(case, delivery)
             settled = await self._settle(case, trail)

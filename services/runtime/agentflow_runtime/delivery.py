@@ -134,7 +134,7 @@ class Receiver:
     async def _handle(self, delivery: Delivery, sealed: Sealed) -> None:
         if sealed.envelope.schema == STEP and await self._is_answered(sealed, reply_address(sealed), delivery):
             return
-        step = read_step(sealed, await artifacts.check_out(self.mesh.objects, sealed.envelope))
+        step = read_step(sealed, await artifacts.check_out_sent(self.mesh.objects, sealed.envelope))
         recorder = self._recorder(sealed, fresh=delivery.deliveries == 1)
         result, used = await self._work(step, recorder)
         await self._answer(sealed, step.reply_to, recorder, result, used)
