@@ -34,7 +34,7 @@ _RESTS_ON = {"tool.completed/1": frozenset({"AF_AUDIT"}), "tool.failed/1": froze
 Place = tuple[str, int]
 """A stream and a sequence."""
 
-STRANGERS = ("call.misplaced", "call.reply_to", "reply.invalid", "schema.unexpected", "stray.")
+STRANGERS = ("audit.foreign", "call.misplaced", "call.reply_to", "reply.invalid", "schema.unexpected", "stray.")
 """How the codes of dead letters begin whose message the mesh itself never made: it takes no place in any chain."""
 
 

@@ -74,19 +74,25 @@ SEALED: Mapping[str, Maker] = {
     "600 KiB, sealed": lambda subject: resealed(
         _sealed(subject), lambda m: m["payload"].update(data={"t": "x" * 600_000})
     ),
-    "a payload that is not there": lambda subject: resealed(
-        _sealed(subject),
-        lambda m: m.update(payload={"artifact": "sha256-" + "d" * 64, "sha256": "d" * 64, "size": 200_000}),
-    ),
     "forged": _forged,
     "a broken chain": lambda subject: _sealed(subject, place=ChainPlace("workflow:live:x", 7, "c" * 64)),
 }
 """Envelopes that are wrong in themselves, made for a subject."""
 
 
+HOLLOW: Mapping[str, Maker] = {
+    "a payload that is not there": lambda subject: resealed(
+        _sealed(subject),
+        lambda m: m.update(payload={"artifact": "sha256-" + "d" * 64, "sha256": "d" * 64, "size": 200_000}),
+    ),
+}
+"""Envelopes over a payload nobody stored. Where only the mesh writes, that is what a lost payload looks like: damage."""
+
+
 def bodies_for(subject: str) -> dict[str, bytes]:
     """Every kind of junk, for a subject."""
-    return {**PLAIN, **{name: make(subject) for name, make in SEALED.items()}}
+    makers = {**SEALED, **HOLLOW} if subject.endswith(".in") else SEALED
+    return {**PLAIN, **{name: make(subject) for name, make in makers.items()}}
 
 
 def doors(run_id: str, command_id: str) -> dict[str, str]:
