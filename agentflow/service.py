@@ -13,6 +13,7 @@ import platform
 import secrets
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,10 +28,12 @@ from agentflow.errors import AgentflowError, MeshError
 from agentflow.ids import new_id
 from agentflow.mesh.connect import connect
 from agentflow.mesh.patience import patiently
-from agentflow.mesh.transport import ServiceSpec, Transport
+from agentflow.mesh.transport import Bucket, ServiceSpec, Transport
+from agentflow.meshclock import SKEW, MeshClock
 from agentflow.redaction import secrets_of
 from agentflow.registry import REGISTRY, Heartbeat, alive_key
 from agentflow.settings import ServiceSettings
+from agentflow.skew import SkewedClock
 from agentflow.telemetry.health import LIFE, Health
 from agentflow.telemetry.process import Observed, observed
 
@@ -57,6 +60,7 @@ class Host:
     health: Health = field(default_factory=Health)
     http: str = ""
     """Where its pages are, or an empty string."""
+    _skewed: bool = False
 
     def heartbeat_for(self, kind: Any, id: str, **detail: Any) -> Heartbeat:
         """A registry entry for something this process hosts."""
@@ -79,7 +83,7 @@ class Host:
 
         async def tell(key: str, entry: Heartbeat) -> None:
             beat = msgspec.structs.replace(entry, beat=format_time(self.clock.now()))
-            await bucket.put(key, msgspec.json.encode(beat))
+            await self._set_clock(bucket, key, msgspec.json.encode(beat))
 
         async def beat() -> None:
             heard = True
@@ -110,6 +114,24 @@ class Host:
                 with contextlib.suppress(MeshError):
                     await bucket.delete(key)
 
+    async def _set_clock(self, bucket: Bucket, key: str, value: bytes) -> None:
+        """Store a heartbeat, and set our clock by the server's date on it."""
+        clock = self.clock
+        if not isinstance(clock, MeshClock):
+            await bucket.put(key, value)
+            return
+        asked = clock.steady()
+        revision = await bucket.put(key, value)
+        answered = clock.steady()
+        stored = await bucket.get(key)
+        if stored is not None and stored.revision == revision:
+            clock.heard(stored.time, asked, answered)
+        skew = clock.skew()
+        if (abs(skew) > SKEW) != self._skewed:
+            self._skewed = not self._skewed
+            tell = self.log.warning if self._skewed else self.log.info
+            tell("clock.skew" if self._skewed else "clock.agrees", seconds=round(skew, 3), used="the broker's time")
+
     def _heard(self) -> None:
         """A heartbeat was stored and acknowledged: storing works."""
         self.health.says("registry", ok=True, good_for=self.settings.heartbeat * 3 + 5.0)
@@ -124,9 +146,15 @@ SILENT_LOOKS = 5
 Body = Callable[[Host], Awaitable[None]]
 
 
+def steady() -> float:
+    """Seconds on a clock nobody sets, which also counts while the machine is suspended, where there is one."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 def run(spec: ServiceSpec, settings: ServiceSettings, body: Body) -> int:
     """Run a service until SIGTERM or SIGINT and return the process's exit code."""
-    clock = SystemClock()
+    machine = SkewedClock(SystemClock(), settings.clock_offset) if settings.clock_offset else SystemClock()
+    clock = MeshClock(machine, steady)
     started = clock.now()
     incarnation = Incarnation(spec.name, new_id(started, secrets.token_bytes), started)
     secrets_known = [each for url in (settings.nats_url, settings.monitor_url) for each in secrets_of(url)]

@@ -17,6 +17,7 @@ from agentflow.configuration.base import LayeredSettings
 from agentflow.configuration.layers import Surroundings, Value
 from agentflow.configuration.resolving import check, resolve
 from agentflow.errors import ConfigError
+from agentflow.skew import seconds_of
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -49,12 +50,22 @@ class ServiceSettings(MeshSettings):
         None, description="where spans go: off, console (stdout) or otlp; unset: what OTEL_TRACES_EXPORTER says"
     )
     crash_at: str = Field("", description="crash point to die at, for tests")
+    clock_offset: str = Field(
+        "", description="seconds the machine's clock is off, or a file that holds them, for tests"
+    )
 
     @pydantic.field_validator("crash_at")
     @classmethod
     def _known_point(cls, value: str) -> str:
         if value:
             crash.parse(value)
+        return value
+
+    @pydantic.field_validator("clock_offset")
+    @classmethod
+    def _seconds_or_file(cls, value: str) -> str:
+        if value:
+            seconds_of(value)
         return value
 
 

@@ -132,11 +132,11 @@ def _renamed(folder: str, names: Mapping[str, str]) -> str:
 
 def expired(request: Request) -> bool:
     """Whether nothing may be done for this call any more."""
-    return bool(time.clock_gettime(time.CLOCK_REALTIME) >= request["expires"])
+    return bool(time.clock_gettime(time.CLOCK_BOOTTIME) >= request["expires"])
 
 
 def _arm_alarm(request: Request) -> None:
     """The process's own end, should the guard be gone: SIGALRM, whose default action kills."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    left = min(request["wall_seconds"], request["expires"] - time.clock_gettime(time.CLOCK_REALTIME))
+    left = min(request["wall_seconds"], request["expires"] - time.clock_gettime(time.CLOCK_BOOTTIME))
     signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))

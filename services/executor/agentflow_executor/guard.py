@@ -119,7 +119,7 @@ class Guard:
         while True:
             if self._reap() or self._exit is not None:
                 return ""
-            left = min(self._ends - time.monotonic(), expires - time.clock_gettime(time.CLOCK_REALTIME))
+            left = min(self._ends - time.monotonic(), expires - time.clock_gettime(time.CLOCK_BOOTTIME))
             if left <= 0:
                 return "timeout"
             caught = signal.sigtimedwait({signal.SIGCHLD, signal.SIGTERM}, min(left, PATIENCE))

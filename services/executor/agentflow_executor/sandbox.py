@@ -27,6 +27,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from agentflow.clock import Clock, SystemClock
 from agentflow.errors import ConfigError
 from agentflow.registry import ToolDeclaration
 from agentflow.tools import ToolSchema
@@ -70,6 +72,8 @@ class Sandbox(Protocol):
 
     uid: int | None
     """The user tools run as, or None where they run as the executor's own."""
+    clock: Clock
+    """The clock that `Job.expires` is told by."""
 
     async def execute(self, job: Job) -> Execution:
         """Run a job to its end; never raises for what the job does. Cancelling ends the job and all it started."""
@@ -105,6 +109,7 @@ class ProcessSandbox:
 
     def __init__(self, *, slots: int, uid: int, paths: Sequence[str] | None = None, tmp: str | None = None) -> None:
         self.uid = uid if os.geteuid() == 0 else None
+        self.clock: Clock = SystemClock()
         self._paths = list(paths) if paths is not None else import_paths(sys.path)
         self._tmp = tmp or tempfile.gettempdir()
         # The thread that starts a child waits for it: the parent-death signal follows the thread.
@@ -114,7 +119,7 @@ class ProcessSandbox:
 
     async def execute(self, job: Job) -> Execution:
         """Run a job in a thread that starts the child and waits for it."""
-        run = ChildRun(request_for(job, self._paths, self._tmp, self.uid), job.profile)
+        run = ChildRun(request_for(job, self._paths, self._tmp, self.uid, self.clock.now()), job.profile)
         with self._lock:
             self._running.add(run)
         future = asyncio.get_running_loop().run_in_executor(self._threads, self._run, run)
@@ -159,8 +164,11 @@ def import_paths(entries: Sequence[str]) -> list[str]:
     return [path for path in dict.fromkeys(absolute) if os.path.exists(path)]
 
 
-def request_for(job: Job, paths: Sequence[str], tmp: str, uid: int | None) -> dict[str, Any]:
-    """What the child reads from its standard input, but for the descriptors, which `ChildRun` adds."""
+def request_for(job: Job, paths: Sequence[str], tmp: str, uid: int | None, now: datetime) -> dict[str, Any]:
+    """What the child reads from its standard input, but for the descriptors, which `ChildRun` adds.
+
+    `expires` is given by the clock since the machine's boot, which nobody sets: the wall clock may be wrong, or jump.
+    """
     profile = job.profile
     return {
         "use": job.use,
@@ -168,7 +176,7 @@ def request_for(job: Job, paths: Sequence[str], tmp: str, uid: int | None) -> di
         "call_id": job.call_id,
         "input": msgspec.to_builtins(job.input),
         "settings": msgspec.to_builtins(job.settings),
-        "expires": job.expires.timestamp(),
+        "expires": time.clock_gettime(time.CLOCK_BOOTTIME) + (job.expires - now).total_seconds(),
         "paths": list(paths),
         "tmp": tmp,
         "uid": uid,

@@ -53,6 +53,7 @@ async def work(host: Host, catalog: Catalog, sandbox: Sandbox) -> None:
     if not isinstance(settings, ExecutorSettings):
         raise ConfigError(f"the executor needs ExecutorSettings, found {type(settings).__name__}")
     try:
+        sandbox.clock = host.clock
         await sandbox.probe(*_needs(catalog))
         bucket = await patiently(host.transport, lambda: host.transport.bucket(CONFIG))
         for declaration in catalog.declarations:

@@ -140,6 +140,7 @@ class ScriptedSandbox:
 
     script: list[Execution | Callable[[Job], Execution]] = field(default_factory=list)
     uid: int | None = None
+    clock: Clock = field(default_factory=SystemClock)
     jobs: list[Job] = field(default_factory=list)
     closed: bool = False
 

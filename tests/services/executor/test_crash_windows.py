@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agentflow import crash, subjects
-from agentflow.clock import SystemClock
+from agentflow.clock import Clock, SystemClock
 from agentflow.envelope import Sealed
 from agentflow.errors import OutcomeUnknown
 from agentflow.mesh.memory import MemoryTransport
@@ -48,6 +48,7 @@ class WorldSandbox:
     effects: list[str] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     uid: int | None = None
+    clock: Clock = field(default_factory=SystemClock)
 
     async def execute(self, job: Job) -> Execution:
         """Have the effect, or say whether it was had."""
