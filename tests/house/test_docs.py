@@ -25,14 +25,15 @@ _LOADED = re.compile(
 
 
 def commands_in(page: Path) -> Iterator[str]:
-    """Every line of a page's code blocks that runs our command, without its comment."""
+    """Every line of a page's code blocks that runs our command, without what is said beside it."""
     fenced = False
     for line in page.read_text("utf-8").splitlines():
         if line.lstrip().startswith("```"):
             fenced = not fenced
         text = line.strip().removeprefix("$ ")
         if (fenced or line.startswith("    ")) and text.startswith("agentflow "):
-            yield re.split(r"\s{3,}|\s# ", text)[0]
+            ends = (each.start() for each in re.finditer(r"\s{3,}|\s# ", text))
+            yield text[: next((end for end in ends if text[:end].count("'") % 2 == 0), None)]
 
 
 def test_every_page_is_in_the_navigation() -> None:
