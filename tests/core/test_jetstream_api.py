@@ -7,10 +7,12 @@ import nats.errors
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from agentflow.errors import AgentflowError, Conflict, MeshError, NotStored, OutcomeUnknown, PublishFailed, Unreachable
 from agentflow.mesh.connect import connect
+from agentflow.mesh.jetstream import TolerantClient
 from agentflow.mesh.jetstream_api import (
     api_error,
     direct_message,
@@ -24,6 +26,27 @@ from agentflow.mesh.jetstream_consumer import PIN_TIMEOUT, JetStreamDelivery, co
 from agentflow.mesh.memory import MemoryTransport
 from agentflow.mesh.transport import ConsumerSpec, Message
 from tests.core.strategies import EPOCH, moments
+
+# --- headers ---------------------------------------------------------------------------------------------------------
+
+_LINES = st.lists(
+    st.one_of(
+        st.binary(max_size=20),
+        st.tuples(st.sampled_from([b"Nats-Msg-Id", b" a", b"b c", b"\xc3\xbc", b"x\t"]), st.binary(max_size=12)).map(
+            lambda pair: pair[0] + b": " + pair[1]
+        ),
+    ),
+    max_size=5,
+).map(b"\r\n".join)
+
+
+@given(_LINES)
+def test_header_lines_are_read_as_the_client_reads_them(block: bytes) -> None:
+    """Ours is quicker and takes the same; only a name of nothing is passed over."""
+    theirs = Client._parse_header_lines(block)
+
+    assert {name: value for name, value in theirs.items() if name} == TolerantClient._parse_header_lines(block)
+
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 
