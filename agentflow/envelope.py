@@ -37,6 +37,8 @@ ZERO_HASH = "0" * 64
 """`prev_hash` of the first place of a chain that rests on nothing earlier."""
 
 _HEX64 = re.compile(r"[0-9a-f]{64}\Z")
+_HEX32 = re.compile(r"[0-9a-f]{32}\Z")
+_HEX16 = re.compile(r"[0-9a-f]{16}\Z")
 _PREFIX = re.compile(rb'\{"envelope_hash":"([0-9a-f]{64})",')
 _PREFIX_LENGTH = 84
 _SCHEMA = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+/[1-9][0-9]{0,3}\Z")
@@ -261,13 +263,12 @@ def _refuse_duplicate_keys(rest: bytes) -> None:
 
 def _check_members(envelope: Envelope) -> None:
     """Refuse what the types alone let through; every refusal names the member."""
-    trace, span = envelope.trace_id, envelope.span_id
     checks = (
         ("id", is_ulid(envelope.id), "a ULID"),
         ("subject", _is_subject(envelope.subject), "a subject of the grammar"),
         ("schema", _SCHEMA.match(envelope.schema), "name/version"),
-        ("trace_id", len(trace) == 32 and _is_hex(trace), "32 lower-case hex digits"),
-        ("span_id", len(span) == 16 and _is_hex(span), "16 lower-case hex digits"),
+        ("trace_id", _HEX32.match(envelope.trace_id), "32 lower-case hex digits"),
+        ("span_id", _HEX16.match(envelope.span_id), "16 lower-case hex digits"),
         ("prev_hash", _HEX64.match(envelope.prev_hash), "64 lower-case hex digits"),
         ("chain", 0 < len(envelope.chain) <= 200, "1 to 200 characters"),
         ("chain_seq", 0 <= envelope.chain_seq <= _MAX_SEQ, f"0 to {_MAX_SEQ}"),
@@ -293,10 +294,6 @@ def _is_subject(text: str) -> bool:
     except SubjectError:
         return False
     return True
-
-
-def _is_hex(text: str) -> bool:
-    return all(character in "0123456789abcdef" for character in text)
 
 
 def _is_time(text: str) -> bool:
