@@ -290,11 +290,14 @@ class PullConsumer:
                 await self._top_up(slots())
             elif self._received.empty():
                 return
-            nothing_to_ask = not self._closing and 0 < slots() <= self._outstanding
-            try:
-                delivery = await asyncio.wait_for(self._received.get(), 0.25 if nothing_to_ask else self.POLL)
-            except TimeoutError:
-                continue
+            if self._received.empty():
+                nothing_to_ask = not self._closing and 0 < slots() <= self._outstanding
+                try:
+                    delivery = await asyncio.wait_for(self._received.get(), 0.25 if nothing_to_ask else self.POLL)
+                except TimeoutError:
+                    continue
+            else:  # a wait would make a task and a timer for each message
+                delivery = self._received.get_nowait()
             if delivery is not None:
                 yield delivery
 
