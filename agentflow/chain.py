@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from agentflow.envelope import ZERO_HASH, ChainPlace, Sealed, sha256_hex
-from agentflow.errors import EvidenceError
+from agentflow.envelope import ZERO_HASH, ChainPlace, Sealed, looks_sealed, sha256_hex, unseal
+from agentflow.errors import EnvelopeError, EvidenceError
 
 Damage = Literal["missing", "duplicated", "reordered", "branched", "unlinked"]
 """Kinds of damage a chain can show by itself."""
@@ -79,6 +79,19 @@ class Break(msgspec.Struct, frozen=True):
 def workflow_chain(workflow_id: str, goal_id: str) -> ChainPlace:
     """A run's decisions."""
     return ChainPlace(f"workflow:{workflow_id}:{goal_id}")
+
+
+def is_stranger(body: bytes, workflow_id: str) -> bool:
+    """Whether what lies among a run's decisions was never one: no envelope, or a sound one of another chain.
+
+    Whoever may write there can put anything beside the decisions; it is stepped over, and a verification tells it. What
+    claims to be of the run's chain, or was an envelope once, is not passed over: it may be a decision that was damaged.
+    """
+    try:
+        chain = unseal(body).envelope.chain
+    except EnvelopeError:
+        return not looks_sealed(body)
+    return not chain.startswith(f"workflow:{workflow_id}:")
 
 
 def decision_chain(decision: Sealed) -> ChainPlace:

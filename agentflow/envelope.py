@@ -175,6 +175,14 @@ def stored_hash(body: bytes) -> tuple[str, str] | None:
     return prefix.group(1).decode(), hashlib.sha256(b"{" + body[_PREFIX_LENGTH:]).hexdigest()
 
 
+_SEALED_MARKS = (b'{"envelope_hash":"', b',"prev_hash":"')
+
+
+def looks_sealed(body: bytes) -> bool:
+    """Whether bytes that do not verify were an envelope once; holds when any one place of an envelope was edited."""
+    return stored_hash(body) is not None or any(mark in body for mark in _SEALED_MARKS)
+
+
 def unseal(body: bytes, subject: str | None = None) -> Sealed:
     """Parse and check stored bytes: form, hash, members, and the subject they were stored under when given.
 

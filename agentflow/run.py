@@ -25,7 +25,7 @@ from agentflow.mesh.transport import Message, Subscription, Transport
 from agentflow.payloads import TERMINAL, CancelRequested, Payload, RunSignalled
 from agentflow.plain import check_plain
 from agentflow.registry import ARTIFACTS
-from agentflow.runs import RunEvent, RunState, evolve, fold, read_event
+from agentflow.runs import PLAIN, RunEvent, RunState, evolve, fold, read_event
 
 STREAM = "AF_MESSAGES"
 POLL_FIRST, POLL_MOST = 1.0, 5.0
@@ -130,7 +130,7 @@ class Run:
             await self._require_known()
             return None
         event = await self._event(last)
-        if event.schema == "input.rejected/1":  # not terminal, and may stand behind what is
+        if event.schema in ("input.rejected/1", PLAIN):  # not terminal, and may stand behind what is
             state = await self.state()
             return state if state.ended else None
         return evolve(RunState(self.id), event) if event.terminal else None

@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agentflow import subjects
+from agentflow.chain import is_stranger
 from agentflow.clock import format_time
 from agentflow.envelope import Envelope, claim_in, unseal
 from agentflow.errors import EnvelopeError, EvidenceError, SchemaError, SubjectError
@@ -98,9 +99,11 @@ class RunState(msgspec.Struct, frozen=True):
 def read_event(message: Message, payload: Payload | None = None) -> RunEvent:
     """A stored message as an event; `payload` is given where it was kept elsewhere (a claim check).
 
-    What strangers put on a run's subjects may be anything and is shown as it is. Among its decisions a body that does
-    not verify is damage: raises `EvidenceError`.
+    What strangers put on a run's subjects may be anything and is shown as it is. Among its decisions a body that was
+    one and does not verify is damage: raises `EvidenceError`.
     """
+    if _kind(message.subject) == "workflow.out" and is_stranger(message.body, subjects.parse(message.subject).owner):
+        return RunEvent(message.seq, message.subject, PLAIN, format_time(message.time), _plain(message.body), None)
     try:
         sealed = unseal(message.body, message.subject)
     except EnvelopeError as error:
@@ -148,7 +151,7 @@ def goal_of(event: RunEvent) -> GoalSubmitted | None:
     """The goal an event is, sealed or plain; None for anything else."""
     if isinstance(event.payload, GoalSubmitted):
         return event.payload
-    if event.schema != PLAIN:
+    if event.schema != PLAIN or _kind(event.subject) != "workflow.in":
         return None
     try:
         return msgspec.convert(event.payload, GoalSubmitted)

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 
 from agentflow import subjects
-from agentflow.envelope import ClaimCheck, Sealed, claim_in, sha256_hex, stored_hash, unseal
+from agentflow.envelope import ClaimCheck, Sealed, claim_in, looks_sealed, sha256_hex, stored_hash, unseal
 from agentflow.errors import EnvelopeError, SchemaError, SubjectError
 from agentflow.payloads import SCHEMAS, Payload
 from agentflow.schemas import decode_payload
@@ -17,7 +17,6 @@ from agentflow_streams.findings import Kind
 
 _PLACE = re.compile(rb'"chain":"([^"\\]{1,200})","chain_seq":(\d{1,18}),"prev_hash":"([0-9a-f]{64})"')
 _ID = re.compile(rb'"id":"([0-7][0-9A-HJKMNP-TV-Z]{25})"')
-_SEALED_MARKS = (b'{"envelope_hash":"', b',"prev_hash":"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +87,6 @@ def with_artifact(record: Record, data: bytes | None) -> Record:
             record, damage="edited", detail=f"its payload, artifact {claim.artifact}, is not what was sealed"
         )
     return _with_payload(record, sealed, data)
-
-
-def looks_sealed(body: bytes) -> bool:
-    """Whether bytes that do not verify were an envelope once; holds when any one place of an envelope was edited."""
-    return stored_hash(body) is not None or any(mark in body for mark in _SEALED_MARKS)
 
 
 def is_open_input(subject: str) -> bool:

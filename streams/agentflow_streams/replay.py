@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from agentflow.chain import is_stranger
 from agentflow.errors import InputError, NotStored
 from agentflow.ids import check_token
 from agentflow.mesh.transport import Message, Transport
@@ -223,6 +224,8 @@ class _Replayer:
         if kind_of(message.subject) != "workflow.out":
             replayed.receive(arrival)
             return []
+        if is_stranger(message.body, run_of(message.subject)):
+            return []  # no decision, and never was one: verification tells it
         recorded = read_decision(arrival)
         if isinstance(recorded, str):
             replayed.spoil(arrival, recorded)

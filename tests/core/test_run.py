@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from agentflow import RunCancelled, RunFailed, RunTimeout, subjects
+from agentflow.chain import workflow_chain
 from agentflow.client import Client
 from agentflow.envelope import MAX_INLINE_PAYLOAD, claim_in
 from agentflow.errors import EvidenceError, NotStored, Unreachable
@@ -13,7 +14,7 @@ from agentflow.mesh.memory import MemoryTransport
 from agentflow.payloads import GoalSubmitted, RunCompleted
 from agentflow.run import Run
 from agentflow.runs import RunEvent, RunState
-from agentflow.testing import memory_mesh
+from agentflow.testing import envelope, memory_mesh
 from tests.support.fake_planner import STREAM, FakePlanner, failure
 from tests.support.waiting import eventually, stays
 
@@ -301,9 +302,13 @@ async def test_what_a_plain_publisher_sent_is_shown_as_it_is(
 
 
 async def test_a_decision_that_does_not_verify_is_damage(client: Client, mesh: MemoryTransport) -> None:
-    """Only planners write there: nothing is guessed from altered bytes."""
+    """Nothing is guessed from altered bytes; what never was a decision is passed over."""
     run = await client.submit("greet", id="run-1")
     await mesh.publish(subjects.workflow_out("run-1"), b'{"status":"completed"}', stream=STREAM)
+    assert "submitted" == (await run.state()).status
+    decision = envelope(RunCompleted(consumed=()), subjects.workflow_out("run-1"), place=workflow_chain("run-1", "G"))
+    altered = decision.body.replace(b'"reason":""', b'"reason":"x"')
+    await mesh.publish(subjects.workflow_out("run-1"), altered, stream=STREAM)
 
     for ask in (run.result(timeout=5), run.state(), collect(run)):
         with pytest.raises(EvidenceError, match=r"workflows\.run-1\.out"):

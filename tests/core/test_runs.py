@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentflow import subjects
+from agentflow.chain import workflow_chain
 from agentflow.errors import EvidenceError
 from agentflow.mesh.transport import Message
 from agentflow.payloads import (
@@ -215,7 +216,7 @@ def test_a_schema_that_is_newer_than_we_are_is_read_as_an_object() -> None:
     from agentflow.envelope import seal
 
     newer = msgspec.structs.replace(
-        envelope(RunSignalled("x"), "workflows.run-1.out").envelope,
+        envelope(RunSignalled("x"), "workflows.run-1.out", place=workflow_chain("run-1", "G" * 26)).envelope,
         schema="run.carried/1",
         payload=msgspec.Raw(b'{"state":"hello","head":"abc"}'),
     )
@@ -225,12 +226,15 @@ def test_a_schema_that_is_newer_than_we_are_is_read_as_an_object() -> None:
     assert not found.terminal
 
 
-def test_an_envelope_that_was_moved_to_another_run_is_damage() -> None:
-    """It verifies only under the subject it was sealed for."""
-    sealed = envelope(RunCancelled(consumed=()), "workflows.run-1.out")
+def test_a_decision_moved_to_another_run_decides_nothing_there() -> None:
+    """It is on a chain of its own run, and there it would be damage."""
+    place = workflow_chain("run-1", "G" * 26)
+    sealed = envelope(RunCancelled(consumed=()), "workflows.run-3.out", place=place)
 
+    found = read_event(stored(sealed.body, "workflows.run-2.out"))
+    assert ("plain", None, False) == (found.schema, found.envelope, found.terminal)
     with pytest.raises(EvidenceError, match="AF_MESSAGES:7"):
-        read_event(stored(sealed.body, "workflows.run-2.out"))
+        read_event(stored(sealed.body, "workflows.run-1.out"))
 
 
 @given(st.binary(max_size=200))

@@ -209,7 +209,7 @@ BAD: Mapping[str, tuple[str, Damage, str]] = {
         edited(1, lambda body: body.replace(b'"state":"ship"', b'"state":"shop"')),
         "edited",
     ),
-    "unreadable_decision": ("shipped", edited(1, lambda _: b"not an envelope"), "unreadable"),
+    "unreadable_decision": ("shipped", edited(1, lambda _: b"not an envelope"), "missing"),
     "another_way_taken": ("shipped", resealed(1, members(state="refused")), "decision"),
     "another_condition_result": ("not_in_stock", resealed(1, members(conditions=[])), "decision"),
     "another_seed": ("retried", resealed(0, members(seed="0" * 32)), "seed"),

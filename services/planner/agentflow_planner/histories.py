@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from agentflow import subjects
 from agentflow.artifacts import check_out
+from agentflow.chain import is_stranger
 from agentflow.envelope import Sealed, unseal
 from agentflow.errors import EvidenceError, InputError, NotStored, SubjectError
 from agentflow.mesh.transport import Message, Objects, Transport
@@ -75,7 +78,7 @@ async def to_input(message: Message, objects: Objects) -> Input:
 async def read_history(transport: Transport, objects: Objects, workflow_id: str) -> History:
     """Read and fold a run; raises `EvidenceError` when what is stored does not verify or does not fold.
 
-    What others put beside the run's own subjects is no part of it.
+    What others put beside the run's own subjects, or among its decisions, is no part of it.
     """
     history = History(RunState(workflow_id))
     async for message in transport.read(STREAM, subjects.workflow_all(workflow_id)):
@@ -112,6 +115,9 @@ def _kind(subject: str) -> str:
 
 
 async def _fold(history: History, message: Message, objects: Objects) -> None:
+    if is_stranger(message.body, history.state.workflow_id):
+        history.state = msgspec.structs.replace(history.state, out_seq=message.seq)
+        return
     try:
         sealed = unseal(message.body, message.subject)
         recorded = await check_out(objects, sealed.envelope)

@@ -4,12 +4,13 @@ import asyncio
 
 import pytest
 
-from agentflow import crash
+from agentflow import crash, subjects
 from agentflow.artifacts import check_in
+from agentflow.client import Client
 from agentflow.definitions import store_definition
 from agentflow.errors import Conflict, EvidenceError, InputError, MeshError
-from agentflow.payloads import Failure, StepCompleted, StepFailed
-from agentflow.testing import START
+from agentflow.payloads import Failure, Lifecycle, StepCompleted, StepFailed
+from agentflow.testing import START, envelope
 from agentflow_planner.shell import Planner
 from tests.services.planner.meshes import DEFINITION, Delivered, PlannerMesh, payload_of, planner_mesh
 
@@ -319,3 +320,22 @@ async def test_a_definition_applied_later_does_not_change_a_run_in_flight() -> N
 def test_conflict_is_a_mesh_error() -> None:
     """A lost race is settled by reading again, never by failing a run."""
     assert issubclass(Conflict, MeshError)
+
+
+@pytest.mark.parametrize("same_process", [True, False])
+async def test_junk_among_the_decisions_stops_no_run(same_process: bool) -> None:
+    """The planner steps over it, in memory and folding anew; the client and its commands do as well."""
+    foreign = envelope(Lifecycle("a", "b", "started"), subjects.workflow_out("run-1"))
+    async with planner_mesh() as mesh:
+        planner = mesh.planner()
+        await planner.handle(Delivered(await mesh.submit(n=1)))
+        for body in (b"junk", foreign.body, b'{"goal":"order"}'):
+            await mesh.transport.publish(subjects.workflow_out("run-1"), body, stream="AF_MESSAGES")
+            if not same_process:
+                planner = mesh.planner()
+        await run_to_the_end(mesh, planner)
+
+        client = Client(mesh.transport)
+        await mesh.transport.publish(subjects.workflow_out("run-1"), b"late", stream="AF_MESSAGES")
+        assert {"n": 1} == await client.run("run-1").result(timeout=5)
+        assert ["completed"] == [state.status for state in await client.runs()]
