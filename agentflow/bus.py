@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar, overload
 
 from agentflow.ending import end
-from agentflow.envelope import Sealed, sha256_hex
+from agentflow.envelope import Sealed, stored_hash
 from agentflow.errors import InputError, MeshError
 from agentflow.ids import check_token
 from agentflow.mesh.deadletters import write_dead_letter
@@ -102,7 +102,7 @@ class StreamBus:
         handled: OrderedDict[str, None] = OrderedDict()
         try:
             async for delivery in consumer.deliveries(lambda: 1):
-                key = f"{delivery.message.subject}|{sha256_hex(delivery.message.body)}"
+                key = _identity(delivery.message)
                 if key not in handled:
                     try:
                         value = form(delivery.message) if form else delivery.message
@@ -150,6 +150,12 @@ async def _in_hand(delivery: Delivery) -> AsyncIterator[None]:
         raise
     finally:
         await end(task)
+
+
+def _identity(message: Message) -> str:
+    """What tells messages apart: an envelope is one however often it is stored; a plain body is as often as it is."""
+    hashes = stored_hash(message.body)
+    return hashes[1] if hashes and hashes[0] == hashes[1] else f"{message.stream}:{message.seq}"
 
 
 def _remember(handled: OrderedDict[str, None], key: str) -> None:

@@ -10,8 +10,8 @@ from collections import deque
 
 from agentflow.ending import end
 from agentflow.envelope import Sealed
-from agentflow.errors import AgentflowError, MeshError
-from agentflow.mesh.publishing import store
+from agentflow.errors import MeshError, OutcomeUnknown, Unreachable
+from agentflow.mesh.publishing import PATIENCE, store
 from agentflow.mesh.transport import Stored, Transport
 
 CAPACITY = 1024
@@ -54,13 +54,13 @@ class Outbox:
         return future
 
     async def close(self) -> None:
-        """Stop sending; who waits is told `bus.closed`. Idempotent."""
+        """Stop sending; who waits is told `bus.closed`, or, where it was on its way, that its outcome is unknown."""
         self._closed = True
         await end(*self._senders.values())
         self._senders.clear()
         for lane in self._lanes.values():
-            for _, future in lane:
-                self._settle(future, MeshError("the bus was closed before it was stored", code="bus.closed"))
+            for place, (_, future) in enumerate(lane):
+                self._settle(future, _unsent(in_flight=place == 0))
         self._lanes.clear()
 
     async def _send(self, subject: str) -> None:
@@ -69,19 +69,28 @@ class Outbox:
         while lane:
             sealed, future = lane[0]
             try:
-                answer: Stored | AgentflowError = await store(self._transport, sealed, patience=float("inf"))
-            except AgentflowError as error:
+                answer: Stored | Exception = await self._stored(sealed)
+            except Exception as error:  # noqa: BLE001  # whatever it is, who waits is told, and the next one has its turn
                 answer = error
             lane.popleft()
             self._settle(future, answer)
         del self._lanes[subject], self._senders[subject]
 
-    def _settle(self, future: "asyncio.Future[Stored]", answer: Stored | AgentflowError) -> None:
+    async def _stored(self, sealed: Sealed) -> Stored:
+        """Store a message however long the broker is away; a connection that is closed for good ends the wait."""
+        while True:
+            try:
+                return await store(self._transport, sealed, patience=PATIENCE)
+            except (OutcomeUnknown, Unreachable):
+                if self._transport.closed_reason is not None:
+                    raise
+
+    def _settle(self, future: "asyncio.Future[Stored]", answer: Stored | Exception) -> None:
         self._waiting -= 1
         self._room.release()
         if future.done():  # nobody waits any more
             return
-        if isinstance(answer, AgentflowError):
+        if isinstance(answer, Exception):
             future.set_exception(answer)
         else:
             future.set_result(answer)
@@ -89,3 +98,9 @@ class Outbox:
     def _require_open(self) -> None:
         if self._closed:
             raise MeshError("the bus is closed", code="bus.closed")
+
+
+def _unsent(*, in_flight: bool) -> MeshError:
+    if in_flight:
+        return OutcomeUnknown("the bus was closed while it was being stored", code="bus.closed")
+    return MeshError("the bus was closed before it was stored", code="bus.closed")

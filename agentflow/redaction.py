@@ -48,8 +48,9 @@ _FORMS = re.compile(
   | (?P<key>\b(?:sk|pk|rk)-[A-Za-z0-9_-]{8,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bxox[abps]-[A-Za-z0-9-]{10,}
             |\bAKIA[0-9A-Z]{16}\b|\bS[UAONCX][A-Z2-7]{56}\b)
   | (?P<said>(?P<before>\b(?i:bearer|basic)\ +)[A-Za-z0-9._~+/=-]{8,})
-  | (?P<named>(?P<name>(?i:(?:password|passwd|pwd|secret|api[_-]?key|authorization|access[_-]?token|token))
-            ["']?\s*[=:]\s*)(?:"[^"]{1,500}"|'[^']{1,500}'|[^\s,;&"']{1,500}))
+  | (?P<named>(?P<name>(?i:(?:password|passwd|passphrase|pwd|secret|(?:api|access|private|signing|encryption)[_-]?key
+                |authorization|credentials?|access[_-]?token|token))
+            ["']?\s*[=:]\s*)(?:(?i:bearer|basic)\ +)?(?:"[^"]{1,500}"|'[^']{1,500}'|[^\s,;&"']{1,500}))
     """,
     re.VERBOSE,
 )

@@ -6,6 +6,7 @@ stream's growing, by another; or until another server process is there, which ha
 """
 
 import asyncio
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -143,12 +144,12 @@ def server_problem(monitor_url: str) -> str | None:
         return None
     except urllib.error.HTTPError as error:
         return f"its /healthz says {error.code}: {_said(error)}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return f"its /healthz does not answer: {type(error).__name__}"
 
 
 def _said(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.loads(error.read(10_000)).get("error", ""))[:300]
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, http.client.HTTPException):
         return ""

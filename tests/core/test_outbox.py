@@ -89,3 +89,16 @@ def test_a_cloud_event_carries_what_proves_it() -> None:
     assert msgspec.json.decode(sealed.envelope.payload) == event["data"]
     with pytest.raises(EnvelopeError):
         from_stored(sealed.body, "agents.other.out")
+
+
+async def test_a_connection_closed_for_good_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody comes back on it; whoever waits is told, and the next one too."""
+    broker, transport = await memory()
+    broker.faults.disconnect(times=10_000)
+    monkeypatch.setattr("agentflow.outbox.PATIENCE", 0.05)
+    monkeypatch.setattr(MemoryTransport, "closed_reason", property(lambda _: "closed"))
+    bus = StreamBus(transport)
+
+    for number in range(2):
+        with pytest.raises(MeshError):
+            await asyncio.wait_for(bus.publish(note(number)), 30)

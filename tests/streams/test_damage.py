@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from agentflow import subjects
 from agentflow.chain import Link
-from agentflow.envelope import ZERO_HASH, Envelope, Sealed, seal, sha256_hex
+from agentflow.envelope import ZERO_HASH, Envelope, Sealed, looks_sealed, seal, sha256_hex
 from agentflow.payloads import TERMINAL
 from agentflow.schemas import decode_payload
 from agentflow_streams.continuity import Chains
 from agentflow_streams.findings import Kind, Scope, StreamScope
-from agentflow_streams.records import looks_sealed, open_record
+from agentflow_streams.records import open_record
 from agentflow_streams.verify import Verifier
 from tests.streams.checking import at, check, kinds, scope_of, sealed_in
 from tests.streams.histories import (

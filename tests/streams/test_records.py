@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentflow.envelope import MAX_ENVELOPE, claim_for, encode_payload, seal, sha256_hex
+from agentflow.envelope import MAX_ENVELOPE, claim_for, encode_payload, looks_sealed, seal, sha256_hex
 from agentflow.payloads import GoalSubmitted, Lifecycle
 from agentflow.testing import envelope, goal
-from agentflow_streams.records import is_open_input, looks_sealed, open_record, with_artifact
+from agentflow_streams.records import is_open_input, open_record, with_artifact
 from tests.support.profiles import wire
 
 GOAL = goal("support", {"text": "my card never came"})

@@ -58,7 +58,7 @@ async def demo(  # noqa: PLR0917  # a command's options; nobody passes them by p
 ) -> None:
     """Work a bank's support tickets through a mesh on this machine.
 
-    Starts nats-server, planner, runtime and executor as separate processes; each ticket is classified, looked up,
+    Starts nats-server, planner, runtime, executor and detector as separate processes; each ticket is classified, looked up,
     answered or handed to a person. Needs no account and no key; with OPENAI_API_KEY or OPENAI_BASE_URL set, a model
     drafts the answers. Everything is kept in the data directory that is named at the end. Exit code 0 when every
     ticket was worked, nothing was lost or done twice, every stored message verifies, and every run, decided again from

@@ -1,6 +1,7 @@
 """Plain bodies: strict JSON, three forms, and refusals that name what was found and what is allowed."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -130,3 +131,17 @@ def test_every_body_is_read_or_refused(body: bytes) -> None:
     except InputError as error:
         code = error.error_code
     assert code in {"", *CODES}
+
+
+def test_a_duplicate_key_among_very_many_is_found_in_one_pass() -> None:
+    """Looking for it must not hold up the planner: compared each with each it would take many seconds."""
+    keys = [f'"k{number}":1' for number in range(20_000)]
+    body = ('{"goal":"x","input":{' + ",".join([*keys, '"k19999":2']) + "}}").encode()
+    assert len(body) <= MAX_PLAIN
+    began = time.process_time()
+
+    with pytest.raises(InputError) as refused:
+        read_plain(body)
+
+    assert "plain.duplicate_key" == refused.value.error_code
+    assert time.process_time() - began < 2
