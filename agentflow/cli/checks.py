@@ -189,19 +189,16 @@ async def check_services(patient: Patient) -> AsyncIterator[Finding]:
     config = await patient.transport.bucket(CONFIG)
     agents = {entry.key.removeprefix("agent.") for entry in await config.entries("agent.")}
     tools = {entry.key.removeprefix("tool.") for entry in await config.entries("tool.")}
-    for kind, needed in (("planner", True), ("runtime", bool(agents)), ("executor", bool(tools))):
-        count = len({beat.incarnation for beat in beats if beat.kind == kind})
-        if count:
-            yield Finding(kind, "ok", f"{count} alive")
+    for kind, needed in (("planner", True), ("runtime", bool(agents)), ("executor", bool(tools)), ("detector", False)):
+        pages = {beat.incarnation: beat.detail.get("http", "") for beat in beats if beat.kind == kind}
+        if pages:
+            where = ", ".join(f"{page}/readyz" for page in sorted(pages.values()) if page)
+            yield Finding(kind, "ok", f"{len(pages)} alive{f': {where}' if where else ''}")
         else:
             level: Level = "error" if needed else "warning"
-            yield Finding(
-                kind,
-                level,
-                "none is alive: what needs one waits",
-                f"start agentflow-{kind}, or agentflow dev",
-                f"{kind}.absent",
-            )
+            lacking = "nobody watches tool calls" if kind == "detector" else "what needs one waits"
+            fix = f"start agentflow-{kind}, or agentflow dev"
+            yield Finding(kind, level, f"none is alive: {lacking}", fix, f"{kind}.absent")
     hosted = {beat.id for beat in beats if beat.kind == "agent"}
     for agent in sorted(agents - hosted):
         yield Finding(

@@ -15,12 +15,8 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    config = typer.Typer(
-        name="config",
-        help="Which settings hold, and where each comes from.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
+    config = typer.Typer(help="Which settings hold, and where each comes from.", rich_markup_mode=None)
+    config.callback(invoke_without_command=True, epilog=examples("agentflow config", "agentflow config --json"))(_all)
     config.command(
         "show", epilog=examples("agentflow config show --origin", "agentflow config show --service executor --json")
     )(show)
@@ -28,7 +24,13 @@ def register(app: typer.Typer) -> None:
     config.command("init", epilog=examples("agentflow config init", "agentflow config init --path /etc/mesh.toml"))(
         init
     )
-    app.add_typer(config)
+    app.add_typer(config, name="config")
+
+
+def _all(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """Which settings hold, and where each comes from."""
+    if context.invoked_subcommand is None:
+        show(origin=True, as_json=as_json)
 
 
 Service = Annotated[

@@ -29,12 +29,8 @@ Since = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    dead = typer.Typer(
-        name="dead",
-        help="Look at messages that were given up, and have them handled again.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
+    dead = typer.Typer(help="Look at messages that were given up, and have them handled again.", rich_markup_mode=None)
+    dead.callback(invoke_without_command=True, epilog=examples("agentflow dead", "agentflow dead --json"))(_all)
     dead.command("ls", epilog=examples("agentflow dead ls", "agentflow dead ls --open --since 24h --json"))(ls)
     dead.command("show", epilog=examples("agentflow dead show 4KT9", "agentflow dead show 4KT9 --full --json"))(show)
     dead.command(
@@ -43,7 +39,13 @@ def register(app: typer.Typer) -> None:
             "agentflow dead retry 4KT9", "agentflow dead retry --all --code delivery.exhausted --yes --json"
         ),
     )(retry)
-    app.add_typer(dead)
+    app.add_typer(dead, name="dead")
+
+
+def _all(context: typer.Context, as_json: JsonFlag = False, nats_url: NatsUrl = None) -> None:
+    """Look at messages that were given up, and have them handled again."""
+    if context.invoked_subcommand is None:
+        ls(as_json=as_json, nats_url=nats_url)
 
 
 @command

@@ -169,9 +169,12 @@ async def test_services_that_are_alive_are_counted(mesh_in_memory: MemoryTranspo
     await beat(mesh_in_memory, "agent", "greeter")
 
     findings = await found(checks.check_services, await patient(mesh_in_memory))
-    assert [("planner", "ok", "2 alive"), ("runtime", "ok", "1 alive"), ("executor", "ok", "1 alive")] == [
-        (f.check, f.level, f.message) for f in findings
-    ]
+    assert [
+        ("planner", "ok", "2 alive"),
+        ("runtime", "ok", "1 alive"),
+        ("executor", "ok", "1 alive"),
+        ("detector", "warning", "none is alive: nobody watches tool calls"),
+    ] == [(f.check, f.level, f.message) for f in findings]
 
 
 async def test_a_mesh_without_its_services_is_ill(mesh_in_memory: MemoryTransport) -> None:
@@ -179,9 +182,8 @@ async def test_a_mesh_without_its_services_is_ill(mesh_in_memory: MemoryTranspor
     await declare(mesh_in_memory)
 
     findings = await found(checks.check_services, await patient(mesh_in_memory))
-    assert [("planner", "error"), ("runtime", "error"), ("executor", "error"), ("agents", "warning")] == [
-        (f.check, f.level) for f in findings
-    ]
+    levels = {"planner": "error", "runtime": "error", "executor": "error", "detector": "warning", "agents": "warning"}
+    assert levels == {f.check: f.level for f in findings}
     assert "greeter" in findings[-1].message
 
 
@@ -190,7 +192,7 @@ async def test_who_has_nothing_to_do_may_be_missing(mesh_in_memory: MemoryTransp
     await beat(mesh_in_memory, "planner")
 
     findings = await found(checks.check_services, await patient(mesh_in_memory))
-    assert ["ok", "warning", "warning"] == [finding.level for finding in findings]
+    assert ["ok", "warning", "warning", "warning"] == [finding.level for finding in findings]
 
 
 # --- clock, dead letters, disk -------------------------------------------------------------------------------------

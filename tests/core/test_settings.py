@@ -49,6 +49,7 @@ def test_variables_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch
         "AF_CRASH_AT": "executor.after_intent:2",
         "AF_HTTP_ADDRESS": "0.0.0.0:9464",
         "AF_TRACES": "otlp",
+        "AF_CLOCK_OFFSET": "1.5",
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)

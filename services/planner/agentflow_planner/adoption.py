@@ -91,8 +91,10 @@ def _decoded(body: bytes) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        seen: set[str] = set()
-        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # it adds
+        seen, double = set[str](), ""
+        for key, _ in pairs:
+            double = double or (key if key in seen else "")
+            seen.add(key)
         _refuse("plain.duplicate_key", f"the key {shorten(double)!r} is there twice", double, "each key once")
     return found
 

@@ -16,7 +16,6 @@ from agentflow.payloads import DeadLetter, Payload, RunSignalled, StepRequested
 from agentflow.registry import ARTIFACTS
 from agentflow.schemas import payload_as
 from agentflow.testing import envelope
-from agentflow_runtime import delivery
 from agentflow_runtime.delivery import answers
 from agentflow_runtime.hosting import HostedAgent
 from tests.services.runtime.harness import (
@@ -229,18 +228,15 @@ async def test_a_step_past_its_deadline_is_not_run(mesh: MemoryTransport, desk: 
     assert await desk.breaks_after(sent) == []
 
 
-async def test_a_step_whose_artifact_is_gone_is_given_up_after_its_deliveries(
-    mesh: MemoryTransport, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may come back: tried again, but not for ever."""
-    monkeypatch.setattr(delivery, "FIRST_PAUSE", 0.02)
+async def test_a_step_whose_artifact_is_gone_is_refused(mesh: MemoryTransport, desk: Desk) -> None:
+    """Payloads are stored before what refers to them: one that is not there does not come by waiting."""
     agent, ran = counting()
     sent = await desk.send(step("worker", {"text": "x" * 200_000}))
     async with hosted(mesh, agent, settings=quick(max_deliveries=3)):
         failure = await desk.failure(sent)
         await until(lambda: settled(desk))
-    assert (failure.code, failure.blame) == ("delivery.exhausted", "mesh")
-    assert [letter.code for letter in await desk.dead_letters()] == ["delivery.exhausted"]
+    assert (failure.code, failure.blame) == ("artifact.missing", "input")
+    assert [letter.code for letter in await desk.dead_letters()] == ["artifact.missing"]
     assert ran == []
 
 
