@@ -3,7 +3,7 @@
 The broker republishes each stored result to `stored.tools.results.<agent>.<call>`, and one subscription for each agent
 wakes whoever waits for that call. Such a copy is delivered at most once, so a waiter also looks by itself, at growing
 intervals. What is looked at is always the message the stream's leader has, verified: sealed, on its subject, and
-caused by exactly the call that waits.
+caused by exactly the call that waits. What strangers stored on that subject is not the result, and does not hide it.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from agentflow import artifacts, logs
+from agentflow.chain import handling_chain
 from agentflow.ending import end
 from agentflow.envelope import Sealed, unseal
 from agentflow.errors import EnvelopeError, EvidenceError, MeshError, NotStored, SchemaError, StepError
@@ -26,6 +27,9 @@ LONGEST_PAUSE = 2.0
 """Seconds."""
 
 _HINT_WAIT = 5.0
+
+EXECUTOR = "executor"
+"""Who answers tool calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,8 @@ class ResultFeed:
     async def result_of(self, call: Sealed, *, look_first: bool) -> ToolResult:
         """The result of a call, as soon as it is stored; the caller bounds the wait.
 
-        Raises `StepError` (`tool.result_invalid`) when what is stored is not a result of this call. Trouble with the
-        mesh while looking is waited out.
+        Raises `StepError` (`tool.result_invalid`) when the executor's answer cannot be used. Strangers' messages and
+        trouble with the mesh while looking are waited out.
         """
         pause = 0.0 if look_first else FIRST_LOOK
         while True:
@@ -100,28 +104,48 @@ class ResultFeed:
         event.clear()
 
     async def _look(self, call: Sealed) -> ToolResult | None:
+        """The result, wherever it is stored among strangers' messages; the first one is it, whatever comes behind."""
         subject = tool_result(self._agent_id, call.envelope.id)
-        message = await self._transport.last(stream_of(subject), subject)
-        return None if message is None else await self._verified(call, message)
+        first = await self._transport.first(stream_of(subject), subject)
+        if first is None:
+            return None
+        if (sealed := answered(call, first)) is not None:
+            return await self._verified(sealed)
+        async for message in self._transport.read(stream_of(subject), subject, start=first.seq + 1):
+            if (sealed := answered(call, message)) is not None:
+                return await self._verified(sealed)
+        return None
 
-    async def _verified(self, call: Sealed, message: Message) -> ToolResult:
+    async def _verified(self, sealed: Sealed) -> ToolResult:
+        subject = sealed.envelope.subject
         try:
-            sealed = unseal(message.body, message.subject)
             payload = await artifacts.check_out(self._objects, sealed.envelope)
-        except (EnvelopeError, SchemaError, EvidenceError) as error:
-            raise _invalid(message.subject, str(error), error.error_code) from error
+        except (SchemaError, EvidenceError) as error:
+            raise _invalid(subject, str(error), error.error_code) from error
         except NotStored as error:
-            raise _invalid(message.subject, f"its artifact is gone: {error}", error.error_code) from error
-        if sealed.envelope.causes[:1] != (call.ref,):
-            raise _invalid(message.subject, f"it answers another call than {call.envelope.id}", "result.foreign")
+            raise _invalid(subject, f"its artifact is gone: {error}", error.error_code) from error
         if not isinstance(payload, ToolCompleted | ToolFailed):
-            raise _invalid(message.subject, f"it is {sealed.envelope.schema}", "schema.unexpected")
+            raise _invalid(subject, f"it is {sealed.envelope.schema}", "schema.unexpected")
         return ToolResult(sealed, payload)
+
+
+def answered(call: Sealed, message: Message) -> Sealed | None:
+    """The executor's answer to a call, or None where a stored message is anything else: a stranger's, to be stepped over.
+
+    It is told as the executor tells it when it stores the answer behind strangers: by maker, chain and cause.
+    """
+    try:
+        sealed = unseal(message.body, message.subject)
+    except EnvelopeError:
+        return None
+    found = sealed.envelope
+    made = (found.sender, found.chain, found.causes[:1])
+    return sealed if made == (EXECUTOR, handling_chain(call).chain, (call.ref,)) else None
 
 
 def _invalid(subject: str, problem: str, cause: str) -> StepError:
     return StepError(
-        f"what is stored on {subject} is not the result of this call: {problem}",
+        f"what is stored on {subject} is no usable result of this call: {problem}",
         blame="mesh",
         code="tool.result_invalid",
         subject=subject,

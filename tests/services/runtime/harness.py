@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from agentflow import artifacts, logs, subjects
 from agentflow.agent import FunctionAgent
-from agentflow.chain import Break, audit_chain, examine, link_of
+from agentflow.chain import Break, examine, handling_chain, link_of
 from agentflow.clock import SystemClock, format_time
 from agentflow.envelope import ChainPlace, Ref, Sealed, sha256_hex, unseal
 from agentflow.errors import MeshError
@@ -247,7 +247,7 @@ def tool_result(call: Sealed, payload: Payload) -> Sealed:
         trace_id=call.envelope.trace_id,
         span_id=digest[:16],
         ts=now,
-        place=audit_chain(call),
+        place=handling_chain(call),
         causes=(call.ref,),
     )
 

@@ -13,7 +13,7 @@ from agentflow.clock import SystemClock
 from agentflow.envelope import Sealed
 from agentflow.errors import StepError
 from agentflow.mesh.memory import MemoryTransport
-from agentflow.mesh.publishing import store
+from agentflow.mesh.publishing import store, store_result
 from agentflow.mesh.transport import Transport
 from agentflow.payloads import Failure, Payload, RunSignalled, ToolCompleted, ToolFailed, ToolRequested
 from agentflow.registry import ARTIFACTS
@@ -139,8 +139,13 @@ async def test_a_large_output_is_fetched(mesh: MemoryTransport) -> None:
 
 
 def foreign(payload: Payload, **more: Any) -> Sealed:
-    """An envelope on the call's result subject that an executor would not have made."""
+    """An envelope on the call's result subject that an executor would not have made, but for what `more` says."""
     return envelope(payload, result_subject("worker", CALL.envelope.id), **more)
+
+
+def forged(sender: str = "executor", call: Sealed = CALL, caused: Sealed = CALL) -> bytes:
+    """A sound envelope that looks like a result of the call."""
+    return foreign(ToolCompleted("forged"), sender=sender, place=handling_chain(call), causes=(caused.ref,)).body
 
 
 def without_artifact() -> Sealed:
@@ -165,24 +170,49 @@ def moved() -> Sealed:
     )
 
 
+STRANGERS: dict[str, Any] = {
+    "not an envelope": lambda: b"junk",
+    "moved": lambda: moved().body,
+    "no cause": lambda: foreign(ToolCompleted("forged"), sender="executor", place=handling_chain(CALL)).body,
+    "another cause": lambda: forged(caused=cause),
+    "another chain": lambda: forged(call=cause),
+    "another sender": lambda: forged(sender="mallory"),
+}
+
+
+@pytest.mark.parametrize("make", STRANGERS.values(), ids=STRANGERS)
+async def test_a_stranger_before_or_behind_the_result_does_not_hide_it(
+    make: Any, mesh: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not there yet until the executor's own answer is, and that one stays the answer."""
+    monkeypatch.setattr(results, "FIRST_LOOK", 0.01)
+    subject = result_subject("worker", CALL.envelope.id)
+    await mesh.publish(subject, make(), stream="AF_AUDIT")
+    found = await feed(mesh)
+    async with waiting(found, look_first=True) as task:
+        assert not (await asyncio.wait({task}, timeout=0.1))[0]
+        await store_result(cast(Transport, mesh), tool_result(CALL, ToolCompleted("real")))
+        assert (await asyncio.wait_for(task, 30.0)).payload == ToolCompleted("real")
+    await mesh.publish(subject, make(), stream="AF_AUDIT")
+    async with waiting(found, look_first=True) as task:
+        assert (await asyncio.wait_for(task, 30.0)).payload == ToolCompleted("real")
+
+
 @pytest.mark.parametrize(
     ("make", "cause"),
     [
-        (lambda: b"junk", "envelope.not_sealed"),
-        (lambda: moved().body, "envelope.moved"),
-        (lambda: foreign(ToolCompleted(1)).body, "result.foreign"),
-        (lambda: foreign(ToolCompleted(1), causes=(cause.ref,)).body, "result.foreign"),
-        (lambda: foreign(RunSignalled("go"), causes=(CALL.ref,)).body, "schema.unexpected"),
-        (lambda: without_artifact().body, "mesh.not_stored"),
+        (
+            lambda: foreign(RunSignalled("go"), sender="executor", place=handling_chain(CALL), causes=(CALL.ref,)),
+            "schema.unexpected",
+        ),
+        (without_artifact, "mesh.not_stored"),
     ],
-    ids=["not an envelope", "moved", "no cause", "another cause", "another schema", "artifact gone"],
+    ids=["another schema", "artifact gone"],
 )
-async def test_what_is_not_the_result_of_this_call_is_not_believed(
-    make: Any, cause: str, mesh: MemoryTransport
-) -> None:
-    """The subject holds one message for ever, so waiting longer is of no use: the call fails, and the mesh is blamed."""
+async def test_an_answer_that_cannot_be_used_is_not_believed(make: Any, cause: str, mesh: MemoryTransport) -> None:
+    """There is one answer for ever, so waiting longer is of no use: the call fails, and the mesh is blamed."""
     subject = result_subject("worker", CALL.envelope.id)
-    await mesh.publish(subject, make(), stream="AF_AUDIT")
+    await mesh.publish(subject, make().body, stream="AF_AUDIT")
     found = await feed(mesh)
     async with waiting(found, look_first=True) as task:
         with pytest.raises(StepError) as refused:
