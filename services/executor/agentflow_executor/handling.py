@@ -8,7 +8,7 @@ between the steps.
 
 import asyncio
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -150,7 +150,10 @@ class CallHandler:
                     case ledger.Check(execution):
                         trail = await self._reconcile(case, trail, execution)
                     case ledger.Run():
-                        trail, hand = await self._run(case, trail, action)
+                        done = await self._run(case, trail, action)
+                        if isinstance(done, ledger.Wait):
+                            return done
+                        trail, hand = done
             except Conflict:
                 self._log.info("call.contended", tool=case.request.tool)
                 trail = await read_trail(self._transport, case.call)
@@ -168,17 +171,17 @@ class CallHandler:
 
     # --- running ---------------------------------------------------------------------------------------------------
 
-    async def _run(self, case: Case, trail: Trail, action: ledger.Run) -> tuple[Trail, Hand | None]:
+    async def _run(self, case: Case, trail: Trail, action: ledger.Run) -> tuple[Trail, Hand | None] | ledger.Wait:
         """Admit the call, write the intent where there has to be one, execute, and keep what came of it in hand."""
-        blocked = await self._breakers.blocked(case.request.tool, case.request.principal, self._clock.now())
+        now = self._clock.now()
+        blocked = await self._breakers.blocked(case.request.tool, case.request.principal, now)
         if blocked is not None:
             outcome = ledger.failed(case.situation, blocked, status="failed" if trail.ledger.executions else "refused")
-            return await self._conclude(case.call, trail, outcome), None
+            return await self._refuse(case, trail, outcome, now + timedelta(seconds=blocked.retry_after or 0.0))
         refusal = await asyncio.to_thread(admit, self._catalog, case.request)
         if refusal is not None or case.tool is None:
             refusal = refusal or Failure("tool.unknown", "Denied", "there is no such tool", "input", retryable=False)
-            outcome = ledger.failed(case.situation, refusal, status="refused")
-            return await self._conclude(case.call, trail, outcome), None
+            return await self._refuse(case, trail, ledger.failed(case.situation, refusal, status="refused"))
         profile = self._profile(case, case.tool)
         begun = self._clock.now()
         expires = begun + timedelta(seconds=profile.wall_seconds) + START_ALLOWANCE
@@ -196,6 +199,15 @@ class CallHandler:
             hand = await self._hand(case, case.tool, execution, action.execution)
             seen.ended(hand.outcome)
         return trail, hand
+
+    async def _refuse(
+        self, case: Case, trail: Trail, outcome: AuditOutcome, until: datetime | None = None
+    ) -> tuple[Trail, Hand | None] | ledger.Wait:
+        """Do not run it; what is recorded, if anything yet, depends on what was done before."""
+        action = ledger.refuse(trail.ledger, case.situation, outcome, self._clock.now(), until)
+        if isinstance(action, ledger.Wait):
+            return action
+        return await self._conclude(case.call, trail, action.outcome), None
 
     async def _too_late(self, case: Case, trail: Trail, execution: int) -> Trail:
         """Take back an intent that took so long to store that the tool would not get its time; nothing was started."""

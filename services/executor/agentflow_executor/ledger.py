@@ -7,7 +7,8 @@ again), and asks once more, until the answer is `Answer`.
 The rules, by effect class:
 
 - `pure`: no intent is written; found without an outcome, it runs again.
-- `idempotent`: an intent is written; found without an outcome, it runs again (with a new intent).
+- `idempotent`: an intent is written; found without an outcome, it runs again (with a new intent). Where it may not run
+  again (its deadline is past, it is blocked for longer, it is not admitted any more), the outcome is `unknown`.
 - `compensable`, `irreversible`: an intent with `expires` is written. Found without an outcome, nothing is done until
   `expires` is past by `CLOCK_SLACK`: by then no process can act for that intent, not even the child of an executor that
   is frozen, because the sandbox ends itself. Then the tool's own check is asked. It happened: the check's output is the
@@ -56,11 +57,18 @@ class Ledger:
     """What the check said about the last intent, if it was asked."""
     outcome: AuditOutcome | None = None
     """Final."""
+    overtaken: bool = False
+    """Whether an earlier intent was still open when the last one was written."""
 
     @property
     def open(self) -> bool:
         """Whether the last intent is still without a word on what came of it."""
         return self.intent is not None and self.reconciled is None and self.outcome is None
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether an effect may have happened that nobody told of."""
+        return self.open or (self.overtaken and self.outcome is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +147,8 @@ def evolve(ledger: Ledger, record: Record) -> Ledger:
         case AuditIntent():
             if record.execution != ledger.executions + 1:
                 raise _damaged(f"intent {record.execution} stands behind intent {ledger.executions}")
-            return replace(ledger, executions=record.execution, intent=record, reconciled=None)
+            overtaken = ledger.uncertain
+            return replace(ledger, executions=record.execution, intent=record, reconciled=None, overtaken=overtaken)
         case AuditReconciled():
             if not ledger.open:
                 raise _damaged("a reconciliation stands where no intent is open")
@@ -159,6 +168,23 @@ def decide(ledger: Ledger, situation: Situation, now: datetime, hand: Hand | Non
     if ledger.intent is not None and ledger.intent.effect not in REPEATABLE:
         return _about_open(ledger, ledger.intent, situation, now, hand)
     return _start(ledger, situation, now)
+
+
+def refuse(
+    ledger: Ledger, situation: Situation, outcome: AuditOutcome, now: datetime, until: datetime | None = None
+) -> Wait | Conclude:
+    """What becomes of a call that may not run: `outcome`, unless an effect may have happened already.
+
+    Then it is waited for what may end that: the refusal itself (`until`), or whoever may still be acting. At the
+    deadline, or where there is nothing to wait for, the outcome is `unknown`.
+    """
+    if ledger.intent is None or not ledger.uncertain:
+        return Conclude(outcome)
+    later = min(until or expiry(ledger.intent), situation.deadline)
+    if now < later:
+        return Wait(later)
+    why = f"{outcome.error.code}: {outcome.error.message}" if outcome.error else outcome.status
+    return Conclude(unknown(situation, f"its executor died, and it may not run again: {why}"))
 
 
 def abandon(ledger: Ledger, situation: Situation, failure: Failure) -> AuditOutcome:
@@ -268,6 +294,8 @@ def _about_open(ledger: Ledger, intent: AuditIntent, situation: Situation, now: 
 
 def _start(ledger: Ledger, situation: Situation, now: datetime) -> Action:
     if now >= situation.deadline:
+        if ledger.uncertain:
+            return Conclude(unknown(situation, "its executor died, and the deadline is past"))
         message = f"the deadline {situation.deadline.isoformat()} had passed before {situation.tool} could start"
         failure = Failure("tool.deadline_passed", "DeadlinePassed", message, "mesh")
         return Conclude(failed(situation, failure, status="refused"))

@@ -118,7 +118,7 @@ class World:
         return (
             self.now,
             tuple(_name(record) for record in self.log),
-            self.effects if self.rules.once else 0,
+            self.effects if self.rules.once else bool(self.effects),
             self.delivered,
             tuple(sorted(map(_executor_key, self.executors))),
             len(set(map(repr, self.answers))),
@@ -267,7 +267,8 @@ def broken(world: World) -> str:
     if len(set(map(repr, world.answers))) > 1:
         return "two answers differ"
     if not world.rules.once:
-        return ""
+        refused = world.rules.effect == "idempotent" and world.outcome and world.outcome.status == "refused"
+        return "reported as refused, but it happened" if refused and world.effects else ""
     if world.effects > 1:
         return "the effect happened twice"
     match world.outcome.status if world.outcome else "":

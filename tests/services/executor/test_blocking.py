@@ -6,14 +6,17 @@ import msgspec
 import pytest
 
 from agentflow.breakers import Breaker
-from agentflow.clock import format_time
+from agentflow.clock import format_time, parse_time
+from agentflow.envelope import Sealed
 from agentflow.errors import MeshError, Unreachable
 from agentflow.mesh.memory import MemoryTransport
-from agentflow.payloads import AuditOutcome, ToolFailed
+from agentflow.payloads import AuditOutcome, ToolFailed, ToolRequested
 from agentflow.registry import BREAKERS
 from agentflow.schemas import payload_as
 from agentflow.testing import START, FixedClock
-from tests.services.executor.harness import Desk, ScriptedSandbox, call, catalog, planned, ran
+from agentflow_executor.execution import Execution
+from agentflow_executor.sandbox import Job
+from tests.services.executor.harness import Desk, HandDelivery, ScriptedSandbox, call, catalog, planned, ran
 
 UNTIL = "2026-01-01T00:00:30.000000Z"
 
@@ -155,3 +158,82 @@ async def test_what_is_audited_says_who_asked_for_how_much(desk: Desk, sandbox: 
     assert ("clerk", "add", ("none",)) == (outcome.principal, outcome.tool, outcome.permissions)
     assert outcome.tool_version
     assert (len(b'{"a":1}'), len(b'{"output":{"sum":2}}')) == (outcome.input_bytes, outcome.output_bytes)
+
+
+class Killed(BaseException):
+    """The executor ends in the middle of an execution."""
+
+
+def dies(job: Job) -> Execution:
+    """An execution whose executor does not live to see its end."""
+    raise Killed
+
+
+async def half_done(desk: Desk, sandbox: ScriptedSandbox, asked: Sealed) -> HandDelivery:
+    """A delivery of a call whose executor died behind its intent."""
+    sandbox.script = [dies]
+    delivery = await desk.send(asked)
+    with pytest.raises(Killed):
+        await (await desk.handler()).handle(delivery)
+    return delivery
+
+
+async def test_a_block_does_not_turn_an_effect_that_may_have_happened_into_a_failure(
+    mesh: MemoryTransport, desk: Desk, sandbox: ScriptedSandbox, clock: FixedClock
+) -> None:
+    """The call is given back until the block ends, with nothing recorded; then it runs again."""
+    asked = call("put", {"text": "hi"})
+    delivery = await half_done(desk, sandbox, asked)
+    await block(mesh, "agent.clerk")
+
+    later = await desk.again(delivery)
+
+    assert (["nak"], 30.0) == (later.said, later.delay)
+    assert ["tool.intent/1"] == await desk.entries(asked)
+    assert await desk.find_answer(asked) is None
+
+    clock.advance(30)
+    sandbox.script = [ran({"call": "x"})]
+    await desk.again(later)
+    assert "tool.completed/1" == (await desk.answer(asked)).envelope.schema
+
+
+@pytest.mark.parametrize("how", ["blocked", "free", "denied"])
+async def test_a_call_that_may_have_happened_is_unknown_at_its_deadline(
+    mesh: MemoryTransport, desk: Desk, sandbox: ScriptedSandbox, clock: FixedClock, how: str
+) -> None:
+    """Blocked or not, and when it is allowed no more: neither failed nor refused, and not to be tried again."""
+    asked = call("put", {"text": "hi"})
+    deadline = parse_time(payload_as(asked, ToolRequested).deadline)
+    delivery = await half_done(desk, sandbox, asked)
+    if how == "blocked":
+        await block(mesh, "agent.clerk", "2027-01-01T00:00:00.000000Z")
+        delivery = await desk.again(delivery)
+        assert (deadline - clock.now()).total_seconds() == delivery.delay
+    if how == "denied":
+        desk.catalog = catalog(agents={"clerk": ["add"]})
+    clock.advance((deadline - clock.now()).total_seconds())
+
+    await desk.again(delivery)
+
+    failed = payload_as(await desk.answer(asked), ToolFailed).error
+    assert ("effect.outcome_unknown", False) == (failed.code, failed.retryable)
+    assert "unknown" == payload_as((await desk.audit(asked))[-1], AuditOutcome).status
+
+
+async def test_a_call_that_may_have_happened_is_not_refused_when_it_is_allowed_no_more(
+    desk: Desk, sandbox: ScriptedSandbox, clock: FixedClock
+) -> None:
+    """It waits until nobody can act any more, and is unknown then."""
+    asked = call("put", {"text": "hi"})
+    delivery = await half_done(desk, sandbox, asked)
+    desk.catalog = catalog(agents={"clerk": ["add"]})
+
+    later = await desk.again(delivery)
+
+    assert ["nak"] == later.said
+    clock.advance(later.delay)
+    await desk.again(later)
+    failed = payload_as(await desk.answer(asked), ToolFailed).error
+    assert "effect.outcome_unknown" == failed.code
+    assert "tool.denied" in failed.message

@@ -28,6 +28,7 @@ from agentflow_executor.ledger import (
     decide,
     evolve,
     failed,
+    refuse,
     result_sha256,
     unknown,
 )
@@ -108,6 +109,42 @@ def test_a_recorded_outcome_is_the_answer_for_ever(outcome: AuditOutcome) -> Non
 def test_an_idempotent_call_runs_again() -> None:
     """At once, with a new intent."""
     assert Run(2, intent=True) == decide(fold(intent(effect="idempotent")), situation("idempotent"), NOW)
+
+
+def test_an_idempotent_call_that_cannot_run_again_in_time_is_unknown() -> None:
+    """What its first execution did is known to nobody, so it is no refusal; also behind an execution that never started."""
+    for ledger in (
+        fold(intent(effect="idempotent")),
+        fold(intent(effect="idempotent"), intent(2, "idempotent"), said(False)),
+    ):
+        action = decide(ledger, situation("idempotent", seconds=0), NOW)
+
+        assert isinstance(action, Conclude)
+        assert "unknown" == action.outcome.status
+        assert action.outcome.error is not None
+        assert not action.outcome.error.retryable
+
+
+def test_a_refusal_stands_where_nothing_can_have_happened() -> None:
+    """Without an intent, or behind a check that said no."""
+    for ledger in (Ledger(), fold(intent(), said(False))):
+        assert Conclude(BROKEN) == refuse(ledger, situation(), BROKEN, NOW, PAST)
+
+
+def test_a_refused_call_whose_effect_may_have_happened_waits_and_is_unknown_at_last() -> None:
+    """Until the refusal ends, or nobody can act any more, but not beyond the deadline."""
+    ledger, call = fold(intent(effect="idempotent")), situation("idempotent", seconds=30)
+    block, deadline = NOW + timedelta(seconds=20), NOW + timedelta(seconds=30)
+
+    assert Wait(block) == refuse(ledger, call, BROKEN, NOW, block)
+    assert Wait(deadline) == refuse(ledger, call, BROKEN, NOW, deadline + timedelta(hours=1))
+    assert Wait(PAST) == refuse(ledger, call, BROKEN, NOW)
+    for late in (
+        refuse(ledger, call, BROKEN, deadline, deadline + timedelta(hours=1)),
+        refuse(ledger, call, BROKEN, PAST),
+    ):
+        assert isinstance(late, Conclude)
+        assert "unknown" == late.outcome.status
 
 
 @pytest.mark.parametrize("effect", ONCE)
