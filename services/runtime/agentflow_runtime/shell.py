@@ -83,12 +83,19 @@ class AgentHost:
         )
         self._log: Any = logs.get(f"agent.{agent.id}")
         self._leftovers = Leftovers()
+        self._says("agent.starting", "it has not started yet")
+
+    def _says(self, code: str = "", why: str = "") -> None:
+        """Whether this agent takes messages here, for who asks whether the process is ready; no code means that it does."""
+        self._host.health.says(f"agent:{self._agent.id}", ok=not code, code=code, why=why)
 
     async def run(self) -> None:
         """Keep the agent running until the process is to stop."""
         loaded, delay = Unloaded(self._agent.id).load(), self._settings.restart_delay
         while not self._host.stop.is_set():
             end = await self._live(loaded)
+            if isinstance(end, Failed):
+                self._says("agent.failed", "it failed and will be started again; the log says why")
             await self._announce(end)
             if isinstance(end, Stopped):
                 return
@@ -143,10 +150,12 @@ class AgentHost:
         """Run a worker; when the process is to stop, what is not done in time is cancelled and so given back."""
         work = asyncio.create_task(worker.run(self._host.stop), name=f"work-{self._agent.id}")
         stop = asyncio.create_task(self._host.stop.wait())
+        self._says()
         try:
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({work}, timeout=drain_seconds(self._settings))
         finally:
+            self._says("agent.stopped", "it takes no messages any more")
             await end(work, stop)
         if not work.cancelled():
             work.result()

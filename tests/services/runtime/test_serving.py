@@ -470,6 +470,63 @@ async def test_an_agent_whose_consumer_breaks_is_started_again(
     assert [state for state, _ in await lives(desk)] == ["started", "failed", "started", "stopped"]
 
 
+async def test_a_process_is_ready_only_while_each_of_its_agents_works(mesh: MemoryTransport, desk: Desk) -> None:
+    """One that does not start, or broke, keeps it from being ready, and is named; its restart mends that."""
+    held, works = asyncio.Event(), asyncio.Event()
+
+    class Slow(Agent):
+        async def on_start(self, ctx: AgentContext) -> None:
+            if not works.is_set():
+                await held.wait()
+                raise RuntimeError("no model")
+
+        async def on_message(self, ctx: HandlerContext, message: AgentMessage) -> Any:
+            return "done"
+
+    async def fine(ctx: HandlerContext, input: Input) -> Any:
+        return "fine"
+
+    async with hosted(mesh, class_agent(Slow), function_agent(fine, "other")) as process:
+
+        def said(agent_id: str) -> str:
+            """What the agent's check says: `ok`, a code, or `none` where there is no check."""
+            check = process.host.health.report().checks.get(f"agent:{agent_id}")
+            return "none" if check is None else check.code or "ok"
+
+        await until(lambda: said("other") == "ok", seconds=30.0)
+        assert (said("worker"), process.host.health.report().ready) == ("agent.starting", False)
+        held.set()
+        await until(lambda: said("worker") == "agent.failed", seconds=30.0)
+        works.set()
+        await until(lambda: said("worker") == "ok", seconds=30.0)
+        assert process.host.health.report().ready
+    assert (said("worker"), said("other")) == ("agent.stopped", "agent.stopped")
+
+
+async def test_a_consumer_that_breaks_shows_in_the_agents_check(
+    mesh: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process stays registered, but it is not ready while the agent cannot attach."""
+
+    async def work(ctx: HandlerContext, input: Input) -> Any:
+        return "done"
+
+    async with hosted(mesh, function_agent(work), settings=quick(restart_delay=60.0)) as process:
+
+        async def failing(spec: Any) -> Any:
+            raise ConnectionError("consumer gone")
+
+        monkeypatch.setattr(process.wire, "_consume", failing)
+
+        def code() -> str:
+            """What the check says."""
+            check = process.host.health.report().checks.get("agent:worker")
+            return check.code if check else "none"
+
+        await until(lambda: code() == "agent.failed", seconds=30.0)
+        assert not process.host.health.report().ready
+
+
 async def test_a_hook_that_fails_at_the_end_does_not_keep_the_process(mesh: MemoryTransport, desk: Desk) -> None:
     """It is logged; the agent is stopped all the same."""
 
