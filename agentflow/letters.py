@@ -34,6 +34,9 @@ OPERATOR = "operator"
 Status = Literal["open", "retried", "given up again", "resolved"]
 """`open`: nobody has done anything about it. `retried`: its consumer was told. `resolved`: that has handled it."""
 
+HANDLE_NOTHING = frozenset({"strays", "detector"})
+"""Consumers that only look at what passes: handing them a message again would do nothing."""
+
 _ARTIFACT = "artifact:"
 
 
@@ -152,8 +155,16 @@ def original_body(letter: Letter, artifact: bytes | None = None) -> bytes:
 def redelivery_subject(letter: Letter) -> str:
     """A subject of its own that the consumer of the original takes too.
 
-    Raises `InputError` (`dead.not_retryable`) where the original lay on a subject that no consumer takes.
+    Raises `InputError` (`dead.not_retryable`) where the original lay on a subject that no consumer takes, or was given
+    up by a consumer that handles nothing.
     """
+    if letter.content.consumer in HANDLE_NOTHING:
+        raise InputError(
+            f"letter {letter.id} is by {letter.content.consumer!r}, which handles no messages: correct the message that "
+            f"{letter.content.subject[:80]!r} held and publish it again",
+            code="dead.not_retryable",
+            subject=letter.content.subject,
+        )
     id = redelivery_id(letter.id)
     try:
         place = subjects.parse(letter.content.subject)

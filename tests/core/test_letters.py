@@ -1,6 +1,7 @@
 """What a retry of a dead letter is made of, and what became of each letter: functions of what is stored."""
 
 import base64
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import msgspec
@@ -151,6 +152,17 @@ def test_what_no_consumer_takes_cannot_be_retried(stream: str, subject: str) -> 
     """Wildcards, foreign streams, subjects that only carry what was decided."""
     with pytest.raises(InputError) as refused:
         redelivery_subject(letter(subject, stream=stream))
+    assert "dead.not_retryable" == refused.value.error_code
+
+
+@pytest.mark.parametrize("consumer", ["strays", "detector"])
+def test_a_letter_of_a_consumer_that_handles_nothing_cannot_be_retried(consumer: str) -> None:
+    """A retry would be reported as done and nobody would do anything; the refusal says what to do instead."""
+    given = letter("agents.ghost.in")
+    by = replace(given, content=msgspec.structs.replace(given.content, consumer=consumer))
+
+    with pytest.raises(InputError, match="publish it again") as refused:
+        redelivery_subject(by)
     assert "dead.not_retryable" == refused.value.error_code
 
 
