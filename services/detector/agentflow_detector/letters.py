@@ -2,13 +2,8 @@
 
 from dataclasses import dataclass
 
-from agentflow import subjects
-from agentflow.envelope import unseal
-from agentflow.errors import InputError
 from agentflow.mesh.deadletters import write_dead_letter
 from agentflow.mesh.transport import Message, Transport
-from agentflow.payloads import DeadLetter
-from agentflow.schemas import payload_as
 from agentflow_detector.sealing import DETECTOR
 
 
@@ -37,24 +32,8 @@ class Letters:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._known: set[tuple[int, str]] = set()
-        self._read = 0
 
     async def write(self, message: Message, code: str, reason: str) -> bool:
         """Store a letter about a message unless there is one; returns whether one had to be written."""
-        await self._read_on(message.stream)
-        if (message.seq, message.subject) in self._known:
-            return False
-        await write_dead_letter(self._transport, Junk(message), DETECTOR, DETECTOR, code, reason)
-        return True
-
-    async def _read_on(self, stream: str) -> None:
-        """Take note of the letters there are, also those another detector wrote meanwhile."""
-        subject = subjects.dead(stream, DETECTOR)
-        async for stored in self._transport.read(subjects.stream_of(subject), subject, start=self._read + 1):
-            self._read = stored.seq
-            try:
-                letter = payload_as(unseal(stored.body, stored.subject), DeadLetter)
-            except InputError:
-                continue
-            self._known.add((letter.seq, letter.subject))
+        stored = await write_dead_letter(self._transport, Junk(message), DETECTOR, DETECTOR, code, reason)
+        return not stored.duplicate
