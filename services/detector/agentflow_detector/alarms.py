@@ -1,7 +1,8 @@
 """Doing what a finding asks for: the anomaly is stored once, then its breakers are tripped, then a person is told.
 
 All of it may be done again by whoever folds the same message again: the anomaly's subject holds one message for ever, and
-the first one's word stands, also where the rules were changed since; a breaker knows the anomaly that tripped it.
+the first one's word stands as what is told, also where the rules were changed since. What is blocked, and until when, is
+the detector's own finding, whatever is stored there; a breaker knows the anomaly that tripped it.
 """
 
 from collections.abc import Collection
@@ -29,7 +30,7 @@ from agentflow_detector.tripping import tripped
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An anomaly as it is stored."""
+    """An anomaly as it is stored, with the breakers of the detector's own finding."""
 
     sealed: Sealed
     anomaly: ToolAnomaly
@@ -56,12 +57,13 @@ class Alarms:
 
         Raises `EvidenceError` (`anomaly.squatted`) where the anomaly's subject holds something else.
         """
-        told = await self._tell(seal_anomaly(finding, anomaly_of(finding, rules, self._allowed), trigger))
+        sealed = seal_anomaly(finding, anomaly_of(finding, rules, self._allowed), trigger)
+        told = await self._tell(sealed)
         crash.point("detector.after_anomaly")
         anomaly, id = told.anomaly, told.sealed.envelope.id
         if told.new:
             await self._count(told, finding.seen, heard)
-        wanted = breaker_of(anomaly, id, told.sealed.envelope.ts)
+        wanted = breaker_of(anomaly, id, sealed.envelope.ts)
         for key in anomaly.breakers:
             if await self._trip(key, wanted):
                 self._metrics.tripped(finding.seen)
@@ -126,14 +128,22 @@ class Alarms:
 
 
 def _taken(there: Message, mine: Sealed) -> Told:
+    """The anomaly that is there, as this finding's; its subject can be foretold, so its breakers are not believed."""
     try:
         theirs = unseal(there.body, there.subject)
         anomaly = payload_as(theirs, ToolAnomaly)
     except (EnvelopeError, SchemaError) as error:
         raise _squatted(there) from error
-    if theirs.envelope.id != mine.envelope.id or theirs.envelope.causes[:1] != mine.envelope.causes[:1]:
+    stored, meant = theirs.envelope, mine.envelope
+    if (stored.id, stored.sender, stored.chain, stored.causes[:1]) != (
+        meant.id,
+        meant.sender,
+        meant.chain,
+        meant.causes[:1],
+    ):
         raise _squatted(there)
-    return Told(theirs, anomaly, new=False)
+    own = payload_as(mine, ToolAnomaly)
+    return Told(theirs, msgspec.structs.replace(anomaly, breakers=own.breakers, until=own.until), new=False)
 
 
 def _squatted(there: Message) -> EvidenceError:

@@ -2,13 +2,16 @@
 
 import dataclasses
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from agentflow import crash, subjects
 from agentflow.breakers import Breaker
 from agentflow.clock import format_time, parse_time
+from agentflow.envelope import Sealed
 from agentflow.errors import MeshError
 from agentflow.ids import derive_id
 from agentflow.mesh.memory import MemoryTransport
@@ -18,9 +21,13 @@ from agentflow.payloads import Action
 from agentflow.registry import BREAKERS
 from agentflow.registry import STATE as STATE_BUCKET
 from agentflow.testing import FixedClock, envelope
+from agentflow_detector.alarms import Alarms
 from agentflow_detector.findings import reset
-from agentflow_detector.fold import evolve
+from agentflow_detector.fold import Finding, evolve
 from agentflow_detector.loading import load_rules
+from agentflow_detector.rules import RuleSet
+from agentflow_detector.sealing import anomaly_of, seal_anomaly
+from agentflow_detector.settings import ACTIONS
 from agentflow_detector.snapshots import HEAD
 from agentflow_streams.verification import verify
 from tests.services.detector.histories import (
@@ -303,14 +310,17 @@ async def test_changed_rules_begin_anew_and_the_others_go_on(mesh: MemoryTranspo
 
 
 async def test_the_first_word_about_a_finding_stands(mesh: MemoryTransport) -> None:
-    """Without a snapshot and with a changed rule of the same id, the anomaly that is stored is not told a second time."""
+    """Without a snapshot and with a changed rule of the same id, the anomaly that is stored is not told a second time.
+
+    What is blocked is what the rules and the operator say now: the stored word may be anybody's.
+    """
     await burst(mesh)
     await watch(mesh, RULES, allowed=("flag",))
 
     await watch(mesh, ruleset(rapid(severity="critical")))
 
     assert ["medium"] == [each.severity for each in await anomalies(mesh)]
-    assert {} == await breakers(mesh)
+    assert ["agent.clerk"] == list(await breakers(mesh))
 
 
 async def test_junk_on_the_audit_stream_gets_one_dead_letter_and_stops_nothing(
@@ -372,6 +382,29 @@ async def test_a_subject_that_is_taken_is_told_and_nothing_waits_for_it(mesh: Me
 
     assert ["anomaly.squatted"] == [each.code for each in await letters(mesh)]
     assert {} == await breakers(mesh)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [{"until": "never"}, {"until": "2000-01-01T00:00:00.000000Z"}, {"breakers": (), "until": "", "actions": ("flag",)}],
+)
+async def test_a_forged_anomaly_changes_nothing_about_what_is_blocked(
+    mesh: MemoryTransport, forged: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its subject can be foretold: the breakers are those of the detector's own finding, and can be read."""
+    said = [await record(mesh, number) for number in range(3)]
+    real = Alarms.raise_alarm
+
+    async def forestalled(self: Alarms, finding: Finding, rules: RuleSet, trigger: Sealed, heard: datetime) -> None:
+        bad = msgspec.structs.replace(anomaly_of(finding, rules, ACTIONS), **forged)
+        await store(mesh, seal_anomaly(finding, bad, trigger), expect=0)
+        await real(self, finding, rules, trigger, heard)
+
+    monkeypatch.setattr(Alarms, "raise_alarm", forestalled)
+    await watch(mesh, RULES)
+
+    (breaker,) = (await breakers(mesh)).values()
+    assert parse_time(breaker.until) > parse_time(said[2].envelope.ts)
 
 
 # --- breakers ------------------------------------------------------------------------------------------------------
