@@ -54,6 +54,10 @@ class Facts:
     """Whether an executor has recorded that it is at that call."""
     blocked_until: str = ""
     """RFC 3339: until when that tool, or its caller, is blocked."""
+    blocked_by: str = ""
+    """The key that blocks: `tool.<id>`, `agent.<id>` or `workflow.<name>`."""
+    unreadable: str = ""
+    """A key of the call that cannot be read, and therefore blocks."""
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -64,7 +68,8 @@ class Reason(msgspec.Struct, frozen=True):
     wait: Wait
     code: str
     """Stable: `ended`, `waits`, `waits.overdue`, or what is in the way: `planner.absent`, `agent.absent`,
-    `executor.absent`, `message.dead`, `breaker.open`."""
+    `executor.absent`, `message.dead`, `breaker.open`,
+    `breaker.unreadable`."""
     why: str
     """One sentence."""
     do: str = ""
@@ -108,8 +113,11 @@ def _judge(state: RunState, wait: Wait, facts: Facts) -> tuple[str, str, str]:
     match wait.kind:
         case "agent" if not facts.alive.get(f"agent.{wait.owner}"):
             return "agent.absent", f"no live process hosts the agent {wait.owner!r}", "start a runtime with it"
+        case "tool" if facts.unreadable:
+            told = f"{facts.unreadable} holds no breaker that can be read, and nothing is executed past it"
+            return "breaker.unreadable", told, f"agentflow breakers reset {facts.unreadable}"
         case "tool" if facts.blocked_until:
-            told = f"tool {facts.tool!r} is blocked until {facts.blocked_until}"
+            told = f"the call of tool {facts.tool!r} is blocked by {facts.blocked_by} until {facts.blocked_until}"
             return "breaker.open", told, "agentflow breakers ls; agentflow breakers reset lifts it"
         case "tool" if not facts.alive.get("executor"):
             return (

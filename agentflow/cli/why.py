@@ -55,7 +55,10 @@ async def _facts(transport: "Transport", wait: "Wait") -> "Facts":
 
     alive: dict[str, int] = {}
     for entry in await (await transport.bucket(REGISTRY)).entries():
-        beat = msgspec.json.decode(entry.value, type=Heartbeat)
+        try:
+            beat = msgspec.json.decode(entry.value, type=Heartbeat)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue  # no heartbeat: nobody is alive by it
         key = f"agent.{beat.id}" if beat.kind == "agent" else beat.kind
         alive[key] = alive.get(key, 0) + 1
     letters = await _letters(transport, wait.subject)
@@ -64,19 +67,24 @@ async def _facts(transport: "Transport", wait: "Wait") -> "Facts":
         return Facts(now, alive, letters)
     tool, caller = await _called(transport, wait.subject)
     intended = await transport.last("AF_AUDIT", f"tools.audit.{wait.owner}") is not None
-    return Facts(now, alive, letters, tool, intended, await _blocked_until(transport, tool, caller))
+    until, by, unreadable = await _blocked(transport, tool, caller)
+    return Facts(now, alive, letters, tool, intended, until, by, unreadable)
 
 
 async def _letters(transport: "Transport", subject: str) -> "tuple[DeadLetter, ...]":
-    """The dead letters about a subject."""
-    from agentflow.payloads import DeadLetter
-    from agentflow.run import stored_event
+    """The dead letters about a subject that keep it from being handled: nothing came of them yet."""
+    from agentflow.letters import HANDLE_NOTHING, STREAM, cases
 
     if not subject:
         return ()
-    stream = "AF_DEAD"
-    events = [await stored_event(transport, message) async for message in transport.read(stream)]
-    return tuple(e.payload for e in events if isinstance(e.payload, DeadLetter) and e.payload.subject == subject)
+    stored = [(m.body, m.subject, m.seq, m.time) async for m in transport.read(STREAM)]
+    return tuple(
+        case.letter.content
+        for case in cases(stored).values()
+        if case.letter.content.subject == subject
+        and case.status == "open"
+        and case.letter.content.consumer not in HANDLE_NOTHING
+    )
 
 
 async def _called(transport: "Transport", subject: str) -> tuple[str, str]:
@@ -106,13 +114,23 @@ def _print(reason: "Reason") -> None:
             say(f"{name:<8} {value}")
 
 
-async def _blocked_until(transport: "Transport", tool: str, caller: str) -> str:
-    """Until when a breaker keeps the call from being executed; empty where none does."""
+async def _blocked(transport: "Transport", tool: str, caller: str) -> tuple[str, str, str]:
+    """Until when a breaker keeps the call from being executed, its key, and a key that cannot be read; empty for none."""
     from agentflow.breakers import breaker_keys, is_open, read_breaker
     from agentflow.clock import SystemClock
+    from agentflow.errors import EvidenceError
     from agentflow.registry import BREAKERS
 
     now, bucket = SystemClock().now(), await transport.bucket(BREAKERS)
-    entries = [(key, await bucket.get(key)) for key in breaker_keys(tool, caller)]
-    breakers = [read_breaker(key, entry.value) for key, entry in entries if entry is not None]
-    return max((breaker.until for breaker in breakers if is_open(breaker, now)), default="")
+    blocking, unreadable = [("", "")], ""
+    for key in breaker_keys(tool, caller):
+        entry = await bucket.get(key)
+        if entry is None:
+            continue
+        try:
+            breaker = read_breaker(key, entry.value)
+        except EvidenceError:
+            unreadable = unreadable or key
+        else:
+            blocking += [(breaker.until, key)] if is_open(breaker, now) else []
+    return *max(blocking), unreadable

@@ -115,7 +115,8 @@ LETTER = DeadLetter("AF_AGENTS", "runtime", 1, AGENT.subject, 9, "delivery.exhau
         (TOOL, ALIVE, "waits"),
         (TOOL, replace(ALIVE, letters=(LETTER,)), "waits"),
         (TOOL, replace(ALIVE, alive={"planner": 1}), "executor.absent"),
-        (TOOL, replace(ALIVE, tool="send", blocked_until=LATER), "breaker.open"),
+        (TOOL, replace(ALIVE, tool="send", blocked_until=LATER, blocked_by="agent.clerk"), "breaker.open"),
+        (TOOL, replace(ALIVE, tool="send", unreadable="tool.send"), "breaker.unreadable"),
     ],
 )
 def test_what_is_in_the_way_is_named(command: Command, facts: Facts, code: str) -> None:
@@ -125,6 +126,15 @@ def test_what_is_in_the_way_is_named(command: Command, facts: Facts, code: str) 
     assert (RUN, "running", code) == (reason.run, reason.status, reason.code)
     assert reason.why
     assert bool(reason.do) == (not code.startswith("waits"))
+
+
+def test_the_key_that_blocks_is_named() -> None:
+    """It may be the tool's, the agent's or the workflow's: somebody has to reset that one."""
+    facts = replace(ALIVE, tool="send", blocked_until=LATER, blocked_by="agent.clerk")
+
+    reason = explain(*wait_of(RUN, history(GOAL, accepted(commands=(TOOL,), timer=TIMER))), facts)
+
+    assert "agent.clerk" in reason.why
 
 
 def test_a_signal_is_asked_for_with_the_command_that_sends_it() -> None:
