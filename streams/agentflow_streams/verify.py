@@ -201,6 +201,8 @@ class Verifier:
     def _open_runs(self) -> tuple[OpenRun, ...]:
         found = []
         for chain in self._runs - self._ended:
+            if chain not in self._chains.links:
+                continue  # all there was of it was refused as somebody else's
             last = self._chains.last_place(chain)
             found.append(OpenRun(chain.split(":")[1], chain, last.stream, last.seq))
         return tuple(sorted(found))

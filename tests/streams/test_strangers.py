@@ -7,10 +7,15 @@ import pytest
 from agentflow import subjects
 from agentflow.chain import workflow_chain
 from agentflow.envelope import ChainPlace, Sealed
-from agentflow.payloads import DeadLetter, RunSignalled, ToolRequested
+from agentflow.errors import InputError
+from agentflow.mesh.publishing import store
+from agentflow.payloads import DeadLetter, RunSignalled, StepCompleted, ToolRequested
 from agentflow.schemas import payload_as
-from agentflow.testing import envelope
+from agentflow.testing import FixedClock, envelope, memory_mesh
+from agentflow_detector.doorkeeping import Doorkeeper
+from agentflow_detector.letters import Junk
 from agentflow_streams.findings import Verification
+from agentflow_streams.verification import verify
 from tests.streams.checking import check, sealed_in
 from tests.streams.histories import START, Mesh, Recording, Stored, with_more
 from tests.streams.test_damage import FULL, index_of
@@ -118,3 +123,20 @@ def test_what_a_client_claims_is_no_run() -> None:
     forged = envelope(ToolRequested("x", {}, "never"), "workflows.ghost.in", place=place)
     before, after = check(FULL), check(stored(FULL, "workflows.ghost.in", forged.body)[0])
     assert (before.runs, before.open_runs) == (after.runs, after.open_runs)
+
+
+async def test_a_run_that_is_nothing_but_a_refused_envelope_is_no_open_run() -> None:
+    """A sound envelope of another schema among decisions, refused by a letter: verification ends with an answer."""
+    clock = FixedClock()
+    async with memory_mesh(clock=clock) as mesh:
+        place = ChainPlace("workflow:run-1:01KDVDNA02631XNZQF8GB5RGHN")
+        forged = envelope(StepCompleted({"x": 1}), "workflows.run-1.out", sender="planner", place=place)
+        stored = await store(mesh, forged)
+        message = await mesh.get("AF_MESSAGES", stored.seq)
+        assert message is not None
+        keeper, junk = Doorkeeper(mesh), Junk(message)
+        with pytest.raises(InputError) as refused:
+            await keeper.handle(junk)
+        await keeper.give_up(junk, refused.value.error_code, refused.value.message)
+        verified = await verify(mesh, now=clock.now())
+    assert verified.open_runs == ()
