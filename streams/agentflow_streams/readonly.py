@@ -14,6 +14,10 @@ class Past(Protocol):
         """The last message stored under exactly `subject`."""
         ...
 
+    async def first(self, stream: str, subject: str) -> Message | None:
+        """The first message stored under exactly `subject`."""
+        ...
+
     async def get(self, stream: str, seq: int) -> Message | None:
         """The message at a sequence."""
         ...
@@ -46,6 +50,10 @@ class ReadOnly:
     async def last(self, stream: str, subject: str) -> Message | None:
         """The last message stored under exactly `subject`."""
         return await self._transport.last(stream, subject)
+
+    async def first(self, stream: str, subject: str) -> Message | None:
+        """The first message stored under exactly `subject`."""
+        return await self._transport.first(stream, subject)
 
     async def get(self, stream: str, seq: int) -> Message | None:
         """The message at a sequence."""

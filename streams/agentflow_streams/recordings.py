@@ -104,6 +104,10 @@ class Shelf:
         """The last message kept under exactly `subject`."""
         return max((m for m in self._of(stream) if m.subject == subject), key=lambda m: m.seq, default=None)
 
+    async def first(self, stream: str, subject: str) -> Message | None:
+        """The first message kept under exactly `subject`."""
+        return min((m for m in self._of(stream) if m.subject == subject), key=lambda m: m.seq, default=None)
+
     async def get(self, stream: str, seq: int) -> Message | None:
         """The message at a sequence."""
         return next((message for message in self._of(stream) if message.seq == seq), None)

@@ -69,9 +69,9 @@ class Source:
         return None if message is None else message.body
 
     async def stored_command(self, subject: str) -> Message | None:
-        """A command as it is stored; None where it is not, or where no stream keeps such a subject."""
+        """A command as it is stored, before any junk; None where it is not, or where no stream keeps such a subject."""
         try:
-            return await self._mesh.last(subjects.stream_of(subject), subject)
+            return await self._mesh.first(subjects.stream_of(subject), subject)
         except (NotStored, SubjectError):
             return None
 
