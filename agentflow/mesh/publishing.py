@@ -142,6 +142,8 @@ async def store_once(transport: Transport, sealed: Sealed, *, patience: float = 
         there = conflict.fields["stored"]
         if not isinstance(there, Message):
             raise
+        first = await transport.first(there.stream, there.subject)  # what was put behind it does not take its place
+        there = first or there
         found = adopt(sealed, there, conflict)
         Sending(found).adopted()
         return Landing(Stored(there.stream, there.seq, duplicate=True), found, adopted=True)

@@ -19,11 +19,12 @@ byte by someone who may write everywhere. Signed heads close those (the notary).
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from agentflow import subjects
 from agentflow.chain import link_of
 from agentflow.envelope import Sealed
-from agentflow.payloads import TERMINAL
+from agentflow.payloads import TERMINAL, Decision, GoalRejected, InputRejected
 from agentflow_streams.continuity import Chains
 from agentflow_streams.findings import Caution, Damage, OpenRun, Scope, StreamScope, StreamSummary, Verification
 from agentflow_streams.records import Record, is_open_input
@@ -54,6 +55,7 @@ class Verifier:
 
     def add(self, record: Record) -> None:
         """Take in one message."""
+        record = _in_its_place(record)
         self._sequences[record.stream].add(record.seq)
         if is_open_input(record.subject):
             self._open_inputs.add((record.stream, record.seq))
@@ -278,6 +280,18 @@ class _Sequences:
 def _is_decision(subject: str) -> bool:
     """Whether a run's decisions are there: what is foreign among them keeps the run from being folded."""
     return subject.startswith("workflows.") and subject.endswith(".out")
+
+
+def _in_its_place(record: Record) -> Record:
+    """A sound envelope among a run's decisions that is none of them is foreign there, whoever accounts for it."""
+    if record.damage is not None or record.sealed is None or not _is_decision(record.subject):
+        return record
+    owner, chain = subjects.parse(record.subject).owner, record.sealed.envelope.chain
+    decides = record.payload is None or isinstance(record.payload, Decision | GoalRejected | InputRejected)
+    if decides and chain.startswith(f"workflow:{owner}:"):
+        return record
+    told = f"{record.sealed.envelope.schema} on {chain} is no decision of run {owner}"
+    return replace(record, damage="foreign", detail=told)
 
 
 def _chain_of(record: Record) -> str:

@@ -222,6 +222,10 @@ class Forgetful(MemoryTransport):
         """The last message, unless it is a command."""
         return None if stream == "AF_AGENTS" else await super().last(stream, subject)
 
+    async def first(self, stream: str, subject: str) -> Message | None:
+        """The first message, unless it is a command."""
+        return None if stream == "AF_AGENTS" else await super().first(stream, subject)
+
     async def get(self, stream: str, seq: int) -> Message | None:
         """A message, unless it is a command."""
         return None if stream == "AF_AGENTS" else await super().get(stream, seq)

@@ -116,7 +116,7 @@ class Recorder:
 
     async def _left_at(self, index: int) -> Sealed | None:
         subject = tool_call(effect_id(self._cause.envelope.id, self._agent_id, index))
-        message = await self._transport.last(stream_of(subject), subject)
+        message = await self._transport.first(stream_of(subject), subject)
         if message is None:
             return None
         try:
