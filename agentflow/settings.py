@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from agentflow import crash
+from agentflow.configuration import addresses
 from agentflow.configuration.base import LayeredSettings
 from agentflow.configuration.layers import Surroundings, Value
 from agentflow.configuration.resolving import check, resolve
@@ -31,6 +32,9 @@ class MeshSettings(LayeredSettings):
     monitor_url: str = Field("", description="http://host:8222, the broker's monitoring address, to check its fsync")
     connect_timeout: float = Field(10.0, gt=0, description="seconds to keep trying the first connection")
     replicas: int = Field(1, ge=1, le=5, description="replicas of every stream and bucket")
+
+    _broker = pydantic.field_validator("nats_url")(addresses.broker_urls)
+    _monitor = pydantic.field_validator("monitor_url")(addresses.monitor_url)
 
 
 class ServiceSettings(MeshSettings):
@@ -53,6 +57,8 @@ class ServiceSettings(MeshSettings):
     clock_offset: str = Field(
         "", description="seconds the machine's clock is off, or a file that holds them, for tests"
     )
+
+    _listening = pydantic.field_validator("http_address")(addresses.listening)
 
     @pydantic.field_validator("crash_at")
     @classmethod

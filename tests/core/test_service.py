@@ -564,7 +564,7 @@ async def nothing(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("broker")
-@pytest.mark.parametrize("wrong", [{"http_address": "nowhere"}, {"http_address": "256.0.0.1:0"}])
+@pytest.mark.parametrize("wrong", [{"http_address": "256.0.0.1:0"}, {"http_address": "127.0.0.1:1:1"}])
 def test_an_address_it_cannot_listen_on_is_a_settings_error(wrong: dict[str, Any], log_lines: Lines) -> None:
     """Before anything else is begun."""
     assert 2 == run(SPEC, settings(**wrong), nothing)
