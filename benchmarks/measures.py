@@ -223,6 +223,15 @@ async def _messages_per_run(both: _Both, effort: Effort) -> Figure:
 
 
 async def _stored(on: Bed) -> int:
+    """How many messages the streams have taken, once they are at rest: a run's timer is taken back after its end."""
+    before, now = -1, await _taken(on)
+    while now != before:
+        await asyncio.sleep(0.5)
+        before, now = now, await _taken(on)
+    return now
+
+
+async def _taken(on: Bed) -> int:
     found = [await on.client.transport.stream_info(name) for name in ("AF_MESSAGES", "AF_AGENTS", "AF_TIMERS")]
     return sum(each.last_seq for each in found if each is not None)
 
